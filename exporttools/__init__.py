@@ -1,0 +1,88 @@
+"""What happened in an AI agent's run, what did it cost, and can you prove it? From a notebook.
+
+Names are imported on first use, so that ``import exporttools`` stays light: pandas, matplotlib, SQLAlchemy and DuckDB
+are loaded only by what needs them.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from exporttools.bundle import Finding, Verification, read_bundle, verify_bundle, write_bundle
+    from exporttools.errors import (
+        BundleError,
+        BundleExists,
+        BundleUnreadable,
+        ConfigError,
+        ConnectionFailed,
+        ExportToolsError,
+        InconsistentData,
+        MissingExtra,
+        QueryTimeout,
+        SchemaMismatch,
+        StoreError,
+        TenantMismatch,
+        VerificationFailed,
+    )
+    from exporttools.layouts import AOS, NATIVE, Constant, Field, Join, Layout, Source
+    from exporttools.plots import cumulative_cost, timeline
+    from exporttools.snapshot_table import SnapshotTable
+    from exporttools.snapshots import (
+        ExportBundle,
+        IncidentSnapshot,
+        RunSnapshot,
+        SourceSnapshot,
+        TraceStepSnapshot,
+        TraceSummarySnapshot,
+    )
+    from exporttools.store import ExportBundleStore, SqlTraceStore, TraceStore, get_export_bundle_store
+
+_ROOMS = {
+    "bundle": ("Finding", "Verification", "read_bundle", "verify_bundle", "write_bundle"),
+    "errors": (
+        "BundleError",
+        "BundleExists",
+        "BundleUnreadable",
+        "ConfigError",
+        "ConnectionFailed",
+        "ExportToolsError",
+        "InconsistentData",
+        "MissingExtra",
+        "QueryTimeout",
+        "SchemaMismatch",
+        "StoreError",
+        "TenantMismatch",
+        "VerificationFailed",
+    ),
+    "layouts": ("AOS", "NATIVE", "Constant", "Field", "Join", "Layout", "Source"),
+    "plots": ("cumulative_cost", "timeline"),
+    "snapshot_table": ("SnapshotTable",),
+    "snapshots": (
+        "ExportBundle",
+        "IncidentSnapshot",
+        "RunSnapshot",
+        "SourceSnapshot",
+        "TraceStepSnapshot",
+        "TraceSummarySnapshot",
+    ),
+    "store": ("ExportBundleStore", "SqlTraceStore", "TraceStore", "get_export_bundle_store"),
+}
+_ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
+
+__all__ = sorted([*_ROOM_OF, "__version__"])  # noqa: PLE0605
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _ROOM_OF:
+        raise AttributeError(f"module 'exporttools' has no attribute {name!r}")
+    value = getattr(importlib.import_module(f"exporttools.{_ROOM_OF[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return [*globals(), *_ROOM_OF]

@@ -1,0 +1,115 @@
+"""Every error this package raises on purpose. Nothing else may come in here: no imports, no logic.
+
+::
+
+    ExportToolsError
+    ├── ConfigError             a bad argument, URL or option
+    ├── StoreError              a database that cannot be read, or not as asked
+    │   ├── ConnectionFailed
+    │   ├── SchemaMismatch
+    │   ├── QueryTimeout
+    │   ├── TenantMismatch
+    │   └── InconsistentData
+    ├── BundleError             a bundle that cannot be written or read
+    │   ├── BundleExists
+    │   ├── BundleUnreadable
+    │   └── VerificationFailed
+    └── MissingExtra            an optional dependency that is not installed
+
+A message says what, where, what was expected, what was found and what to do next. No password of a URL
+is ever in a message. Lookups that find nothing are no errors: they return ``None`` or an empty table.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+
+class ExportToolsError(Exception):
+    """The root of every error that exporttools raises on purpose."""
+
+
+class ConfigError(ExportToolsError, ValueError):
+    """A bad argument, URL, option or naive datetime: says what was given and what is accepted."""
+
+
+class StoreError(ExportToolsError):
+    """A database that cannot be read, or not as asked."""
+
+
+class ConnectionFailed(StoreError):
+    """The database cannot be reached or refuses. Names host and database, never the password."""
+
+
+class SchemaMismatch(StoreError):
+    """The database's tables are not those of the layout. Names what was looked for and what was found."""
+
+
+class QueryTimeout(StoreError):
+    """A statement ran longer than ``statement_timeout``, or waited too long for a lock."""
+
+
+class TenantMismatch(StoreError):
+    """A call names another tenant than the one the store is scoped to."""
+
+
+class InconsistentData(StoreError):
+    """A stored value breaks what its column promises.
+
+    Attributes
+    ----------
+    table, key, column : str
+        The table, the row's key (as text) and the column that hold the value.
+    """
+
+    def __init__(self, message: str, *, table: str = "", key: str = "", column: str = "") -> None:
+        super().__init__(message)
+        self.table = table
+        self.key = key
+        self.column = column
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The default would call the class with the message alone and lose the attributes in a worker process.
+        state = {"table": self.table, "key": self.key, "column": self.column}
+        return type(self), self.args, state
+
+
+class BundleError(ExportToolsError):
+    """A bundle that cannot be written or read."""
+
+
+class BundleExists(BundleError, FileExistsError):
+    """The path to write to exists already; nothing there was touched."""
+
+
+class BundleUnreadable(BundleError):
+    """The path is no bundle, or one of a format this version does not know."""
+
+
+class VerificationFailed(BundleError):
+    """A bundle's files are not what the bundle says they are.
+
+    Attributes
+    ----------
+    findings : tuple
+        Everything found to be wrong, each a :class:`exporttools.bundle.Finding`.
+    """
+
+    def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
+        super().__init__(message)
+        self.findings = findings
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (*self.args, self.findings)
+
+
+class MissingExtra(ExportToolsError, ImportError):
+    """An optional dependency is not installed. Names the exact pip command."""
+
+    def __init__(self, extra: str, purpose: str) -> None:
+        super().__init__(f"{purpose} needs packages that are not installed: pip install 'exporttools[{extra}]'")
+        self.extra = extra
+        self.purpose = purpose
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.extra, self.purpose)

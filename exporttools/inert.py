@@ -1,0 +1,76 @@
+"""Untrusted text, made harmless for where it is shown. Nothing in a database or a bundle is trusted text.
+
+One function for each place: :func:`one_line` for terminals and messages, :func:`html_text` for notebooks and pages,
+:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets. No knowledge of records may come in here.
+"""
+
+from __future__ import annotations
+
+import html
+import re
+import unicodedata
+
+# ECMA-48 control sequences: CSI ... final byte; OSC, DCS, PM, APC and SOS strings up to their terminator; two-byte escapes.
+_ESCAPE_SEQUENCE = re.compile(
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[ -/]*[0-~]"
+)
+
+
+def one_line(text: object, width: int = 200) -> str:
+    r"""One printable line of at most `width` characters.
+
+    Terminal escape sequences vanish, white space of any kind becomes one space, other control and
+    invisible formatting characters (bidirectional overrides among them) become ``�``, and what is cut
+    is marked by ``…``.
+
+    Examples
+    --------
+    >>> one_line("\x1b[31mred\x1b[0m\nline")
+    'red line'
+    >>> one_line("abcdef", width=4)
+    'abc…'
+    """
+    raw = str(text)
+    # A goal may be a megabyte long: look only at what could end up in the line (escape sequences vanish, so with slack).
+    head = raw[: width * 4 + 1000]
+    plain = " ".join(_ESCAPE_SEQUENCE.sub("", head).split())
+    plain = "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") else c for c in plain[: width + 1])
+    if len(plain) > width or len(head) < len(raw):
+        return plain[: width - 1] + "…"
+    return plain
+
+
+def html_text(text: object, width: int = 200) -> str:
+    """One escaped line for HTML, inert in an element and in a quoted attribute.
+
+    Examples
+    --------
+    >>> html_text("<script>alert(1)</script>")
+    '&lt;script&gt;alert(1)&lt;/script&gt;'
+    """
+    return html.escape(one_line(text, width))
+
+
+def plot_text(text: object, width: int = 40) -> str:
+    r"""One line for a matplotlib label, with ``$`` escaped so that it never starts a formula.
+
+    Escaping works whenever the figure is drawn; ``rcParams["text.parse_math"]`` would have to be set
+    again around every draw, which is out of a plotting function's hands.
+
+    Examples
+    --------
+    >>> plot_text(r"$\frac{$")
+    '\\$\\frac{\\$'
+    """
+    return one_line(text, width).replace("$", r"\$")
+
+
+def csv_text(text: str) -> str:
+    """Text for a CSV cell that no spreadsheet takes for a formula (OWASP: CSV injection).
+
+    Examples
+    --------
+    >>> csv_text("=cmd()"), csv_text("plain")
+    ("'=cmd()", 'plain')
+    """
+    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
