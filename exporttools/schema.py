@@ -194,6 +194,31 @@ TRACE_STEPS = Record(
     ),
 )
 
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """What error messages call rows.
+
+    Attributes
+    ----------
+    table : str
+        The stored table's name.
+    within : str
+        What all the rows have in common and a row's own key leaves out, such as ``trace_id='t1'``.
+    """
+
+    table: str
+    within: str = ""
+
+    def fault(self, key: str, column: str, found: str, expected: str) -> InconsistentData:
+        """The error that a row holds a value which its column forbids."""
+        where = ", ".join(part for part in (self.within, key) if part)
+        return InconsistentData(
+            f"{self.table}: row {where} has {column} = {found}; expected {expected}. "
+            f"Nothing was changed; mend the row at its source, or map the column in a layout.",
+            table=self.table, key=where, column=column,
+        )  # fmt: skip
+
+
 RECORDS: dict[str, Record] = {record.table: record for record in (INCIDENTS, RUNS, TRACES, TRACE_STEPS)}
 """The four records by table name, in the order in which they refer to each other."""
 
@@ -214,7 +239,7 @@ def column_of(field: pa.Field) -> Column:
     raise ConfigError(f"column {field.name!r} is of type {field.type}; accepted are {accepted}")
 
 
-def require_valid(table: pa.Table, columns: Sequence[Column], *, source: str, key: Sequence[str]) -> None:
+def require_valid(table: pa.Table, columns: Sequence[Column], *, origin: Origin, key: Sequence[str]) -> None:
     """Raise at the first value that its column forbids.
 
     Forbidden are NULL where the column is not nullable, NaN and infinity, numbers below the column's minimum, and
@@ -225,8 +250,8 @@ def require_valid(table: pa.Table, columns: Sequence[Column], *, source: str, ke
     table : pyarrow.Table
         Has at least `columns`, of their types.
     columns : sequence of Column
-    source : str
-        What the message calls the table.
+    origin : Origin
+        What the message calls the rows.
     key : sequence of str
         The columns that identify a row, in order; those that the table lacks are passed over.
 
@@ -240,12 +265,7 @@ def require_valid(table: pa.Table, columns: Sequence[Column], *, source: str, ke
         for rule, broken in _broken_rules(column, values):
             row = pc.index(broken, pa.scalar(True)).as_py()
             where = ", ".join(f"{name}={table[name][row].as_py()!r}" for name in key if name in table.column_names)
-            found = _found(values, row)
-            raise InconsistentData(
-                f"{source}: row {where} has {column.name} = {found}; expected {rule}. "
-                f"The row is left as it is; mend it at its source, or map the column in a layout.",
-                table=source, key=where, column=column.name,
-            )  # fmt: skip
+            raise origin.fault(where, column.name, _found(values, row), rule)
 
 
 def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, Any]]:

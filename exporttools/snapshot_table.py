@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 
 import pyarrow as pa
 
-from exporttools.errors import ConfigError, InconsistentData
+from exporttools.errors import ConfigError
 from exporttools.inert import html_text, one_line
-from exporttools.schema import ARROW_TYPES, Column, Record, column_of, require_valid
+from exporttools.schema import ARROW_TYPES, Column, Origin, Record, column_of, require_valid
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -45,8 +45,8 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
         The record's columns in order, then any extra columns (string, int64, float64 or timestamp[us, UTC]).
     total : int, optional
         How many rows there were, where a limit cut some off.
-    source : str, optional
-        What error messages call the table.
+    origin : Origin, optional
+        What error messages call the rows.
 
     Raises
     ------
@@ -66,7 +66,7 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
     """
 
     def __init__(
-        self, snapshot_type: type[T_co], table: pa.Table, *, total: int | None = None, source: str | None = None
+        self, snapshot_type: type[T_co], table: pa.Table, *, total: int | None = None, origin: Origin | None = None
     ) -> None:
         record = snapshot_type.RECORD
         extra = _extra_columns(record, table.schema)
@@ -77,8 +77,7 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
                 found = ordered.schema.field(field.name).type
                 raise ConfigError(f"{record.table}: column {field.name!r} is of type {found}; expected {field.type}")
         columns = (*record.columns, *extra)
-        context = tuple(column.name for column in record.context)
-        require_valid(table, columns, source=source or record.table, key=(*context, *record.key))
+        require_valid(table, columns, origin=origin or Origin(record.table), key=record.key)
         if total is not None and total < table.num_rows:
             raise ConfigError(f"total is {total}, but there are {table.num_rows} rows")
         self._snapshot_type = snapshot_type
@@ -102,7 +101,7 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
     @classmethod
     def empty(cls, snapshot_type: type[T]) -> SnapshotTable[T]:
         """A table without rows."""
-        return cls.from_records(snapshot_type, [])  # type: ignore[arg-type]
+        return cls.from_records(snapshot_type, [])
 
     @property
     def snapshot_type(self) -> type[T_co]:
@@ -164,7 +163,7 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
 
         nullable_integers = [f.name for f in self.schema if f.nullable and f.type == ARROW_TYPES["int64"]]
         plain = [name for name in self.schema.names if name not in nullable_integers]
-        frame = self._table.select(plain).to_pandas()
+        frame: pd.DataFrame = self._table.select(plain).to_pandas()
         for name in nullable_integers:
             column = self._table[name].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
             frame.insert(self.schema.names.index(name), name, column)
@@ -316,25 +315,3 @@ def html_value(value: object) -> str:
     if value is None:
         return "<i>NULL</i>"
     return html_text(f"{value:.6g}" if isinstance(value, float) else value, 80)
-
-
-def require_unique_key(table: pa.Table, column: str, *, source: str) -> None:
-    """Raise where two neighbouring rows, ordered by an integer key, have the same.
-
-    Raises
-    ------
-    InconsistentData
-        Names the key.
-    """
-    import pyarrow.compute as pc
-
-    values = table[column]
-    if len(values) < 2:
-        return
-    repeated = pc.equal(values.slice(1), values.slice(0, len(values) - 1))
-    if pc.any(repeated).as_py():
-        key = f"{column}={values[pc.index(repeated, pa.scalar(True)).as_py()].as_py()}"
-        raise InconsistentData(
-            f"{source}: two rows have {key}; expected one. Mend them at their source, or map the key in a layout.",
-            table=source, key=key, column=column,
-        )  # fmt: skip

@@ -1,0 +1,16 @@
+"""Bundles: an incident, its run, trace and steps as files that a stranger can verify. Knows no database.
+
+A bundle is a BagIt 1.0 bag (RFC 8493) with SHA-256, so that ``sha256sum -c`` alone can check it, whose payload is one
+Parquet file for each record and a description, ``bundle.json``::
+
+    bagit.txt  bag-info.txt  manifest-sha256.txt  tagmanifest-sha256.txt
+    data/incident.parquet  run.parquet  trace.parquet  trace_steps.parquet  bundle.json
+
+All four Parquet files are always there; a part that is missing has no row.
+"""
+
+from exporttools.bundle.reading import read_bundle, verify_bundle
+from exporttools.bundle.verification import Finding, Verification
+from exporttools.bundle.writing import write_bundle
+
+__all__ = ["Finding", "Verification", "read_bundle", "verify_bundle", "write_bundle"]

@@ -1,0 +1,241 @@
+"""Two readers that give Arrow from one SELECT: ADBC for PostgreSQL in bulk, a driver's rows for everything else.
+
+Both give exactly the declared columns. Neither knows layouts or records.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Connection, Select, func, literal_column, select, text
+from sqlalchemy.dialects import postgresql
+
+from exporttools.database import Database, parse_utc
+from exporttools.errors import InconsistentData
+from exporttools.inert import one_line
+from exporttools.schema import ARROW_TYPES, Column, Origin
+
+ROWS_PER_FETCH = 8192
+"""Rows that are Python objects at one time; more make the garbage collector the slowest part."""
+
+BULK_ROWS = 4_000
+"""From how many rows on ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
+
+_logger = logging.getLogger("exporttools")
+
+
+def read_table(
+    database: Database, connection: Connection, statement: Select[Any], columns: Sequence[Column], *, origin: Origin, key: Sequence[str] = ()
+) -> pa.Table:
+    """All rows of a SELECT, through the driver's rows.
+
+    Parameters
+    ----------
+    database, connection
+        The connection is in a transaction of the database.
+    statement : sqlalchemy.Select
+        Yields `columns` in order, under their names.
+    columns : sequence of Column
+    origin : Origin
+        What error messages call the rows.
+    key : sequence of str
+        The columns by which error messages name a row.
+
+    Raises
+    ------
+    InconsistentData
+        A value is not of its column's type.
+    """
+    schema = pa.schema([column.arrow_field.with_nullable(True) for column in columns])
+    batches = []
+    with database.translated_errors():
+        result = connection.execute(statement)
+        # The driver's own rows: SQLAlchemy's would be taken apart again right away, which costs as much as reading them.
+        cursor: Any = result.cursor
+        while rows := cursor.fetchmany(ROWS_PER_FETCH):
+            values = list(zip(*rows, strict=True))
+            names = [column.name for column in columns]
+            where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
+            arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
+            batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
+        result.close()
+    return pa.Table.from_batches(batches, schema=schema)
+
+
+def count_up_to(database: Database, connection: Connection, statement: Select[Any], limit: int) -> int:
+    """How many rows a SELECT has, but no more than `limit`: costs no more than walking so many index entries."""
+    probe = statement.with_only_columns(literal_column("1")).order_by(None).limit(limit).subquery()
+    with database.translated_errors():
+        return int(connection.execute(select(func.count()).select_from(probe)).scalar_one())
+
+
+class _RowNames:
+    """How error messages name a row of a fetch."""
+
+    def __init__(self, origin: Origin, keys: dict[str, tuple[Any, ...]]) -> None:
+        self._origin = origin
+        self._keys = keys
+
+    def fault(self, column: Column, row: int, value: object) -> InconsistentData:
+        """The error that a row's value is not of its column's type."""
+        key = ", ".join(f"{name}={one_line(repr(values[row]), 100)}" for name, values in self._keys.items())
+        return self._origin.fault(key or f"row {row}", column.name, one_line(repr(value), 100), _EXPECTED[column.type])
+
+
+_EXPECTED = {
+    "string": "text",
+    "int64": "an integer of at most 64 bits",
+    "float64": "a number",
+    "timestamp": "a time such as '2026-10-05 12:00:00.000000'",
+}
+
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "int64": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63,
+    "float64": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "timestamp": lambda value: isinstance(value, dt.datetime) or _is_time(value),
+}
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse_utc(value))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _array(column: Column, values: Sequence[Any], where: _RowNames) -> pa.Array:
+    """A column of a fetch. The type is inferred first: told the type, pyarrow makes 1 of 1.5 and text of bytes."""
+    target = ARROW_TYPES[column.type]
+    try:
+        inferred = pa.array(values)
+        if inferred.type == target or pa.types.is_null(inferred.type):
+            return inferred.cast(target)
+        if column.type == "float64" and pa.types.is_integer(inferred.type):
+            return inferred.cast(target)
+        if column.type == "timestamp" and pa.types.is_timestamp(inferred.type):
+            return inferred.cast(target)
+        if column.type == "timestamp" and pa.types.is_string(inferred.type):
+            return _times(inferred, values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise _first_fault(column, values, where) from error
+    raise _first_fault(column, values, where)
+
+
+def _times(texts: pa.Array, values: Sequence[str | None]) -> pa.Array:
+    """Times that SQLite stores as text. Arrow reads the usual form at once; other forms of ISO 8601 go one by one."""
+    try:
+        return texts.cast(pa.timestamp("us")).cast(ARROW_TYPES["timestamp"])
+    except pa.ArrowInvalid:
+        return pa.array([value if value is None else parse_utc(value) for value in values], ARROW_TYPES["timestamp"])
+
+
+def _first_fault(column: Column, values: Sequence[Any], where: _RowNames) -> InconsistentData:
+    accepted = _ACCEPTED[column.type]
+    row = next((i for i, value in enumerate(values) if value is not None and not accepted(value)), 0)
+    return where.fault(column, row, values[row])
+
+
+class BulkReader:
+    """Reads a SELECT of a PostgreSQL database through ADBC's binary COPY, at the point in time of another transaction.
+
+    A connection is kept for the next read; it holds no transaction meanwhile.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._idle)
+
+    def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
+        """All rows of a SELECT as of the connection's transaction; None where a second connection cannot join it.
+
+        It cannot where the server has no connection left, or behind some poolers and proxies; the caller then reads rows.
+        """
+        with self._database.translated_errors():
+            snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        driver: Any = connection.connection.driver_connection
+        joined = self._joined(driver, str(snapshot))
+        if joined is None:
+            return None
+        keep = False
+        try:
+            with self._database.translated_errors(), joined.cursor() as cursor:
+                if self._database.statement_timeout is not None:
+                    _run(joined, f"SET LOCAL statement_timeout = {max(1, round(self._database.statement_timeout * 1000))}")
+                cursor.execute(_literal_sql(statement, connection))
+                table = cursor.fetch_arrow_table()
+            _run(joined, "ROLLBACK")
+            keep = True
+        finally:
+            self._release(joined, keep=keep)
+        return table.cast(pa.schema([column.arrow_field.with_nullable(True) for column in columns]))
+
+    def _joined(self, driver: Any, snapshot: str) -> Any | None:
+        """A connection whose transaction sees the exported snapshot."""
+        for fresh in (False, True):  # a kept connection may have died since; a new one has no such excuse
+            joined = None
+            try:
+                joined = self._acquire(driver, fresh=fresh)
+                if joined is None:
+                    continue
+                _run(joined, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                _run(joined, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            except adbc_driver_manager.Error as error:
+                if joined is not None:
+                    self._release(joined, keep=False)
+                if fresh:
+                    _logger.info("%s: reading rows, since ADBC could not join the snapshot: %s", self._database.label, one_line(error))
+            else:
+                return joined
+        return None
+
+    def _acquire(self, driver: Any, *, fresh: bool) -> Any | None:
+        with self._lock:
+            if not fresh:
+                return self._idle.pop() if self._idle else None
+        return adbc.connect(_conninfo(driver), autocommit=True)
+
+    def _release(self, joined: Any, *, keep: bool) -> None:
+        with self._lock:
+            if keep and not self._idle:
+                self._idle.append(joined)
+                return
+        with suppress(adbc_driver_manager.Error):  # it is broken or superfluous: that closing fails changes nothing
+            joined.close()
+
+
+def _close_all(connections: list[Any]) -> None:
+    while connections:
+        with suppress(adbc_driver_manager.Error):
+            connections.pop().close()
+
+
+def _run(joined: Any, statement: str) -> None:
+    with joined.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _conninfo(driver: Any) -> str:
+    """How the driver's connection was made, so that the second goes to the same server, not to another of a list."""
+    parameters = driver.info.get_parameters() | {"host": driver.info.host, "port": str(driver.info.port)}
+    parameters.pop("hostaddr", None)
+    return make_conninfo("", **parameters, password=driver.info.password)
+
+
+def _literal_sql(statement: Select[Any], connection: Connection) -> str:
+    """The SELECT with its values written in by SQLAlchemy: bound parameters would turn ADBC's COPY off."""
+    dialect = postgresql.dialect(paramstyle="named")  # named: a % in a value stays one %
+    dialect._backslash_escapes = connection.dialect._backslash_escapes  # type: ignore[attr-defined]  # noqa: SLF001
+    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

@@ -1,0 +1,225 @@
+"""Traces and their steps: the interface, which others may implement, and ours over SQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from sqlalchemy.sql import ColumnElement
+
+from exporttools.database import DatabaseLike
+from exporttools.errors import ConfigError
+from exporttools.layouts import Layout, Relation
+from exporttools.readers import BULK_ROWS, BulkReader, count_up_to, read_table
+from exporttools.schema import Origin
+from exporttools.scoped_reader import Order, ScopedReader, choices, require_id, require_limit, require_period
+from exporttools.snapshot_table import SnapshotTable
+from exporttools.snapshots import TraceStepSnapshot, TraceSummarySnapshot
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+
+
+@runtime_checkable
+class TraceStore(Protocol):
+    """Where traces are kept. Implement it to keep them elsewhere than in the database of incidents and runs."""
+
+    def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
+        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``; None: it has none."""
+
+    def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
+        """All steps of a trace by ``step_index``; empty where there are none."""
+
+
+class SqlTraceStore:
+    """Traces in a database.
+
+    Parameters
+    ----------
+    database : str, path, sqlalchemy.URL or sqlalchemy.Engine
+        See :class:`ExportBundleStore`.
+    tenant_id : str, optional
+        The tenant that every read is limited to.
+    layout : Layout or {"auto", "native", "aos"}
+    statement_timeout : float, optional
+        Seconds that one statement may run.
+
+    Examples
+    --------
+    >>> from exporttools import SqlTraceStore
+    >>> from exporttools.embedded import embedded_database
+    >>> traces = SqlTraceStore(embedded_database(), tenant_id="nobody")
+    >>> len(traces.get_trace_steps("no such trace"))
+    0
+    """
+
+    def __init__(
+        self,
+        database: DatabaseLike,
+        *,
+        tenant_id: str | None = None,
+        layout: Layout | str = "auto",
+        statement_timeout: float | None = None,
+    ) -> None:
+        self._use(
+            ScopedReader(
+                database,
+                tenant_id=tenant_id,
+                layout=layout,
+                tables=("runs", "traces", "trace_steps"),
+                statement_timeout=statement_timeout,
+            )
+        )
+
+    @classmethod
+    def over(cls, reader: ScopedReader) -> SqlTraceStore:
+        """One that shares a reader, and so the point in time of its snapshots."""
+        store = cls.__new__(cls)
+        store._use(reader)
+        return store
+
+    def _use(self, reader: ScopedReader) -> None:
+        self.reader = reader
+        self._bulk = BulkReader(reader.database)
+
+    def __repr__(self) -> str:
+        return f"<SqlTraceStore {self.reader.description}>"
+
+    def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
+        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``.
+
+        Parameters
+        ----------
+        run_id : str
+        tenant_id : str, optional
+            Needed where the store is not scoped to one.
+
+        Returns
+        -------
+        TraceSummarySnapshot or None
+            None: the run has no trace.
+
+        Raises
+        ------
+        ConfigError
+            No tenant is named.
+        TenantMismatch
+            Another tenant than the store's is.
+        """
+        return next(iter(self.pick_trace(run_id, tenant_id)), None)
+
+    def pick_trace(self, run_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceSummarySnapshot]:
+        """As :meth:`get_trace_summary`, as a table of at most one row, extra columns included; ``total`` counts
+        the run's traces where there are several.
+        """
+        tenant, run_id = self._tenant(tenant_id), require_id("run_id", run_id)
+        with self.reader.database.transaction() as connection:
+            relations = self.reader.bound(connection).relations
+            traces, steps = relations["traces"], relations["trace_steps"]
+            violated = sa.or_(traces["violation_step_index"].is_not(None), traces["violation_timestamp"].is_not(None))
+            started = _first_step_at(traces, steps, tenant) if traces.started_at is None else traces.started_at
+            order = [sa.case((violated, 0), else_=1), started.desc().nulls_last(), self.reader.by_text(traces["trace_id"]).desc()]
+            return self.reader.rows(
+                connection, TraceSummarySnapshot, [traces["run_id"] == run_id], tenant, order=order, limit=1
+            )
+
+    def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
+        """All steps of a trace.
+
+        Parameters
+        ----------
+        trace_id : str
+        tenant_id : str, optional
+            Needed where the store is not scoped to one.
+
+        Returns
+        -------
+        SnapshotTable of TraceStepSnapshot
+            By ``step_index``; empty where there are none.
+
+        Raises
+        ------
+        ConfigError
+            No tenant is named.
+        TenantMismatch
+            Another tenant than the store's is.
+        InconsistentData
+            A stored value is one that its column forbids, or two steps have one index.
+        """
+        tenant, trace_id = self._tenant(tenant_id), require_id("trace_id", trace_id)
+        with self.reader.database.transaction() as connection:
+            steps = self.reader.bound(connection).relations["trace_steps"]
+            statement = (
+                steps.select(steps.payload)
+                .where(steps["tenant_id"] == tenant, steps["trace_id"] == trace_id)
+                .order_by(steps["step_index"])
+            )
+            origin = Origin(steps.source, within=f"trace_id={trace_id!r}")
+            table = self._read_steps(connection, statement, steps, origin)
+        found: SnapshotTable[TraceStepSnapshot] = SnapshotTable(TraceStepSnapshot, table, origin=origin)
+        _require_unique(found, origin)
+        return found
+
+    def _read_steps(self, connection: Connection, statement: Select[Any], steps: Relation, origin: Origin) -> pa.Table:
+        database = self.reader.database
+        if database.dialect == "postgresql" and count_up_to(database, connection, statement, BULK_ROWS) == BULK_ROWS:
+            table = self._bulk.read_table(connection, statement, steps.payload)
+            if table is not None:
+                return table
+        return read_table(database, connection, statement, steps.payload, origin=origin, key=steps.record.key)
+
+    def list_traces(
+        self,
+        *,
+        tenant_id: str | None = None,
+        run_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        limit: int | None = None,
+        order: Order = "newest",
+    ) -> SnapshotTable[TraceSummarySnapshot]:
+        """Traces, by their run's start; see :meth:`ExportBundleStore.list_traces`."""
+        start, end = require_period(since, until)
+        limit, agents = require_limit(limit), choices("agent_id", agent_id)
+        tenant = self.reader.tenant(tenant_id)
+        with self.reader.database.transaction() as connection:
+            relations = self.reader.bound(connection).relations
+            traces, runs = relations["traces"], relations["runs"]
+            where: list[ColumnElement[bool]] = runs.within("started_at", start, end)
+            if run_id is not None:
+                where.append(traces["run_id"] == require_id("run_id", run_id))
+            if agents is not None:
+                where.append(runs["agent_id"].in_(agents))
+            same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
+            by = self.reader.ordered(order, runs.moment("started_at"), traces["trace_id"])
+            return self.reader.rows(
+                connection, TraceSummarySnapshot, where, tenant, order=by, lookup=(runs, same_run), limit=limit
+            )
+
+    def _tenant(self, tenant_id: str | None) -> str:
+        tenant = self.reader.tenant(tenant_id)
+        if tenant is None:
+            raise ConfigError("traces are read for one tenant: pass tenant_id=, or make the store with tenant_id=")
+        return tenant
+
+
+def _first_step_at(traces: Relation, steps: Relation, tenant: str) -> ColumnElement[Any]:
+    """When a trace's first step started: one probe of the key for each of the run's traces."""
+    first = steps.select([]).add_columns(steps.moment("timestamp"))
+    first = first.where(steps["tenant_id"] == tenant, steps["trace_id"] == traces["trace_id"])
+    return first.order_by(steps["step_index"]).limit(1).correlate(traces.from_clause).scalar_subquery()
+
+
+def _require_unique(steps: SnapshotTable[TraceStepSnapshot], origin: Origin) -> None:
+    index = steps.to_arrow()["step_index"]
+    if len(index) < 2:
+        return
+    repeated = pc.equal(index.slice(1), index.slice(0, len(index) - 1))
+    if pc.any(repeated).as_py():
+        value = index[pc.index(repeated, pa.scalar(True)).as_py()].as_py()
+        raise origin.fault(f"step_index={value}", "step_index", f"{value} twice", "each index once")

