@@ -10,9 +10,11 @@ from pathlib import Path
 
 import pytest
 
-# Before any import of matplotlib, or of packages that look for the runtime directory and warn where there is none.
+# Before any import of matplotlib, or of packages that warn where the user has no runtime directory of their own.
 os.environ["MPLBACKEND"] = "agg"
-os.environ.setdefault("XDG_RUNTIME_DIR", tempfile.gettempdir())
+if "XDG_RUNTIME_DIR" not in os.environ:
+    _runtime = tempfile.TemporaryDirectory(prefix="et-run-")
+    os.environ["XDG_RUNTIME_DIR"] = _runtime.name
 
 import psycopg
 import pyarrow as pa

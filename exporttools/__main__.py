@@ -1,0 +1,5 @@
+"""``python -m exporttools``."""
+
+from exporttools.cli import main
+
+main()

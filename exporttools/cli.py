@@ -1,0 +1,265 @@
+"""The command line: arguments in, results on standard output, exit codes. What it shows is made elsewhere.
+
+Exit codes: 0 it is so; 1 the answer is no (not found, not verified); 2 usage or environment. Progress and notes go to
+standard error. Heavy rooms are imported by the commands that need them, so that ``--help`` comes at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from exporttools.errors import ExportToolsError
+from exporttools.inert import one_line
+from exporttools.terminal import Format
+
+if TYPE_CHECKING:
+    from exporttools.snapshots import ExportBundle
+    from exporttools.store import ExportBundleStore
+
+NO, FAILED = 1, 2
+
+
+class _Commands(TyperGroup):
+    """Turns our errors into one line on standard error and exit code 2."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except ExportToolsError as error:
+            _note(f"error: {one_line(error, 2000)}")
+            raise typer.Exit(FAILED) from error
+
+
+app = typer.Typer(
+    cls=_Commands,
+    name="exporttools",
+    no_args_is_help=True,
+    rich_markup_mode=None,  # with it, --help takes three times as long
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+DatabaseOption = Annotated[
+    str | None,
+    typer.Option("--database", "-d", metavar="URL", help="postgresql://..., sqlite:///file or the path of an SQLite file."),
+]
+TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read this tenant's rows only.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to write the result.")]
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001
+    if wanted:
+        import exporttools
+
+        typer.echo(f"exporttools {exporttools.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def root(
+    context: typer.Context,
+    database: Annotated[
+        str | None,
+        typer.Option(
+            "--database",
+            "-d",
+            metavar="URL",
+            envvar="EXPORTTOOLS_DATABASE_URL",
+            help="postgresql://..., sqlite:///file or the path of an SQLite file. Without: an embedded sample.",
+        ),
+    ] = None,
+    tenant: TenantOption = None,
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")] = False,  # noqa: ARG001
+) -> None:
+    """What happened in an AI agent's run, what did it cost, and can you prove it?"""
+    context.obj = {"database": database, "tenant": tenant}
+
+
+def _note(text: str) -> None:
+    """A line for people, on standard error."""
+    typer.echo(text, err=True)
+
+
+def _store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
+    from exporttools.embedded import default_database_url
+    from exporttools.store import ExportBundleStore
+
+    url = database or context.obj["database"]
+    if not url:
+        url, embedded = default_database_url()
+        if embedded:
+            _note("reading the embedded sample, a made-up fleet; name yours by --database or EXPORTTOOLS_DATABASE_URL")
+    return ExportBundleStore(url, tenant_id=tenant or context.obj["tenant"])
+
+
+def _bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:
+    """The bundle of an incident, or else of a run, of that id; exit code 1 where there is neither."""
+    bundle = store.get_export_bundle(identifier) or store.get_export_bundle(run_id=identifier)
+    if bundle is None:
+        _note(f"no incident and no run has the id {one_line(repr(identifier))}")
+        raise typer.Exit(NO)
+    return bundle
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to put the results; a new directory.")] = Path("demo-output"),
+) -> None:
+    """Show what exporttools does, on the embedded sample: takes the worst incident from database to proof."""
+    from exporttools.demo import run_demo
+
+    run_demo(output)
+
+
+@app.command()
+def sample(
+    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs to make up; each has about 50 steps.")] = 300,
+    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another fleet.")] = 7,
+    into: Annotated[str | None, typer.Option("--into", metavar="URL", help="Fill this SQLite or PostgreSQL database.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write Parquet files into this directory.")] = None,
+) -> None:
+    """Make up a fleet of agents with eight planted incidents for every 300 runs, the same for the same seed."""
+    from exporttools.sample import load_sample, write_sample
+
+    if (into is None) == (output is None):
+        _note("error: give either --into URL or --output DIRECTORY")
+        raise typer.Exit(FAILED)
+    if into is not None:
+        counts = load_sample(into, runs=runs, seed=seed, progress=sys.stderr.isatty())
+        typer.echo(", ".join(f"{count:,} {table}" for table, count in counts.items()))
+    elif output is not None:
+        for path in write_sample(output, runs=runs, seed=seed):
+            typer.echo(path)
+
+
+@app.command()
+def incidents(
+    context: typer.Context,
+    severity: Annotated[list[str] | None, typer.Option("--severity", "-s", help="Only of this severity; may be repeated.")] = None,
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="From this time on, such as 2026-10-05 or 2026-10-05T14:00Z.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many, the newest.")] = 50,
+    database: DatabaseOption = None,
+    tenant: TenantOption = None,
+    output: FormatOption = Format.table,
+) -> None:
+    """List incidents, the newest first."""
+    from exporttools.terminal import write_rows
+
+    store = _store(context, database, tenant)
+    found = store.list_incidents(severity=severity or None, since=_time(since), until=_time(until), limit=limit)
+    columns = list(found.schema.names)
+    if output is Format.table:
+        columns = ["id", "created_at", "severity", "violation_type", "tenant_id", "source_run_id", "policy_name"]
+    write_rows([incident.to_dict() for incident in found], columns, output)
+    if found.truncated:
+        _note(f"{found.describe()}; --limit shows more")
+
+
+@app.command()
+def show(
+    context: typer.Context,
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="An incident's id, or a run's.")],
+    database: DatabaseOption = None,
+    tenant: TenantOption = None,
+    output: FormatOption = Format.table,
+) -> None:
+    """Show an incident: its run, what it cost by step type, and the steps around the violation.
+
+    As JSON: everything with all steps; as CSV: all steps.
+    """
+    from exporttools.overview import write_overview
+
+    write_overview(_bundle_of(_store(context, database, tenant), identifier), output)
+
+
+@app.command()
+def bundle(
+    context: typer.Context,
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="An incident's id, or a run's.")],
+    path: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; must not exist. Default: ID.bundle here.")] = None,
+    database: DatabaseOption = None,
+    tenant: TenantOption = None,
+) -> None:
+    """Save an incident with its run, trace and steps as files that a stranger can verify."""
+    from exporttools.bundle import write_bundle
+
+    found = _bundle_of(_store(context, database, tenant), identifier)
+    written = write_bundle(found, path or Path(f"{_file_name(found.name)}.bundle"))
+    _note(f"{found.steps.describe()}" + (f"; missing: {', '.join(found.missing)}" if found.missing else ""))
+    _note(f"content digest sha256:{found.content_digest}")
+    typer.echo(written)
+
+
+@app.command()
+def verify(
+    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Bundles.")],
+    output: FormatOption = Format.table,
+) -> None:
+    """Verify bundles: every file against its digest, every row against what the bundle says. Exit code 1: not as it says."""
+    from exporttools.bundle import verify_bundle
+    from exporttools.terminal import write_json, write_rows
+
+    verifications = [verify_bundle(path) for path in paths]
+    if output is Format.json:
+        write_json([verification.to_dict() for verification in verifications])
+    elif output is Format.csv:
+        rows = [{"path": str(v.path), "verdict": v.verdict, "findings": len(v.findings)} for v in verifications]
+        write_rows(rows, ["path", "verdict", "findings"], output)
+    else:
+        for verification in verifications:
+            typer.echo(verification)
+    if not all(verifications):
+        raise typer.Exit(NO)
+
+
+@app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
+def lab(
+    context: typer.Context,
+    directory: Annotated[Path, typer.Option("--directory", help="Where to work; the notebooks are copied there, existing ones kept.")] = Path(
+        "exporttools-notebooks"
+    ),
+    database: DatabaseOption = None,
+) -> None:
+    """Open JupyterLab on the notebooks, with the database set. Further arguments go to JupyterLab."""
+    from exporttools.notebook import copy_notebooks, require_lab
+
+    require_lab("JupyterLab")
+    copy_notebooks(directory)
+    url = database or context.obj["database"]
+    environment = os.environ | ({"EXPORTTOOLS_DATABASE_URL": url} if url else {})
+    command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={directory.absolute()}", *context.args]
+    sys.stdout.flush()
+    os.execve(sys.executable, command, environment)  # noqa: S606
+
+
+def _time(text: str | None) -> Any:
+    """A time as typed; without an offset it is UTC, as everything shown is."""
+    import datetime as dt
+
+    from exporttools.errors import ConfigError
+
+    if text is None:
+        return None
+    try:
+        moment = dt.datetime.fromisoformat(text)
+    except ValueError as error:
+        raise ConfigError(f"{one_line(repr(text), 60)} is no time; accepted are such as 2026-10-05 and 2026-10-05T14:00:00Z") from error
+    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+
+
+def _file_name(identifier: str) -> str:
+    """An id as a file name: it may hold anything, slashes and dots at its start too."""
+    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in identifier)
+    return plain.lstrip(".")[:100] or "bundle"
+
+
+def main() -> None:
+    """Run the command line."""
+    app()
