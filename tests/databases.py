@@ -28,10 +28,12 @@ def writable(url: str) -> sa.Engine:
 
 def run_sql(url: str, *statements: str) -> None:
     engine = writable(url)
-    with engine.begin() as connection:
-        for statement in statements:
-            connection.exec_driver_sql(statement)
-    engine.dispose()
+    try:
+        with engine.begin() as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)
+    finally:
+        engine.dispose()
 
 
 def create_native(url: str, rows: Rows, *, drop: Mapping[str, Sequence[str]] = {}, extra: Mapping[str, str] = {}) -> str:
