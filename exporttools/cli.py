@@ -191,7 +191,7 @@ def bundle(
     from exporttools.bundle import write_bundle
 
     found = _bundle_of(_store(context, database, tenant), identifier)
-    written = write_bundle(found, path or Path(f"{_file_name(found.name)}.bundle"))
+    written = write_bundle(found, path or Path(f"{found.file_name}.bundle"))
     _note(f"{found.steps.describe()}" + (f"; missing: {', '.join(found.missing)}" if found.missing else ""))
     _note(f"content digest sha256:{found.content_digest}")
     typer.echo(written)
@@ -252,12 +252,6 @@ def _time(text: str | None) -> Any:
     except ValueError as error:
         raise ConfigError(f"{one_line(repr(text), 60)} is no time; accepted are such as 2026-10-05 and 2026-10-05T14:00:00Z") from error
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
-
-
-def _file_name(identifier: str) -> str:
-    """An id as a file name: it may hold anything, slashes and dots at its start too."""
-    plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in identifier)
-    return plain.lstrip(".")[:100] or "bundle"
 
 
 def main() -> None:

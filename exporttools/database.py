@@ -119,6 +119,8 @@ class Database:
         See :data:`ACCEPTED`. An Engine's own pool and settings are used and left as they are.
     statement_timeout : float, optional
         Seconds that one statement may run; None: the server's own limit.
+    label : str, optional
+        What messages and reprs call it, instead of host and database.
 
     Raises
     ------
@@ -126,7 +128,9 @@ class Database:
         See :func:`parse_url`; or `statement_timeout` is not a positive number.
     """
 
-    def __init__(self, database: DatabaseLike, *, statement_timeout: float | None = None) -> None:
+    def __init__(
+        self, database: DatabaseLike, *, statement_timeout: float | None = None, label: str | None = None
+    ) -> None:
         if statement_timeout is not None and not 0 < statement_timeout < 1e6:
             raise ConfigError(f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None")
         self.statement_timeout = statement_timeout
@@ -140,7 +144,7 @@ class Database:
             self._url = parse_url(database)
             self.engine = _engine(self._url)
             weakref.finalize(self, self.engine.dispose)
-        self.label = safe_label(self._url)
+        self.label = label or safe_label(self._url)
         self._local = threading.local()
 
     def __repr__(self) -> str:

@@ -235,7 +235,8 @@ def _with_key(made: sa.Table) -> sa.Table:
 class _Postgresql:
     """A PostgreSQL transaction over ADBC."""
 
-    dialect: sa.Dialect = postgresql.dialect()  # type: ignore[no-untyped-call]
+    # Not the driver's own style of parameters, which would double every % in a name.
+    dialect: sa.Dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     sql_types = SQL_TYPES
     key_at_once = False
 

@@ -7,9 +7,13 @@ import os
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from exporttools.errors import MissingExtra
 from exporttools.resources import resource
+
+if TYPE_CHECKING:
+    from traitlets.config import Config
 
 
 def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], *, progress: bool = False) -> Path:
@@ -41,8 +45,6 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
     require_lab("running a notebook")
     import papermill
 
-    # The kernel is told to draw inline whatever backend this process uses.
-    os.environ.pop("MPLBACKEND", None)
     papermill.execute_notebook(
         str(resource(f"notebooks/{name}.ipynb")),
         str(output),
@@ -50,8 +52,16 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
         kernel_name="python3",
         cwd=str(output.parent),
         progress_bar=progress,
+        config=kernel_config(),
     )
     return output
+
+
+def kernel_config() -> Config:
+    """How to talk to a kernel: by sockets that only this user's processes can reach. Windows has no such sockets."""
+    from traitlets.config import Config
+
+    return Config(KernelManager={} if os.name == "nt" else {"transport": "ipc"})
 
 
 def copy_notebooks(directory: Path) -> list[Path]:

@@ -43,6 +43,8 @@ class ScopedReader:
         The records that are read here, by native table name.
     statement_timeout : float, optional
         Seconds that one statement may run.
+    label : str, optional
+        What messages and reprs call the database.
     """
 
     def __init__(
@@ -53,9 +55,10 @@ class ScopedReader:
         layout: Layout | str,
         tables: Collection[str],
         statement_timeout: float | None,
+        label: str | None = None,
     ) -> None:
         self.tenant_id = None if tenant_id is None else require_id("tenant_id", tenant_id)
-        self.database = Database(database, statement_timeout=statement_timeout)
+        self.database = Database(database, statement_timeout=statement_timeout, label=label)
         self.layout = layout
         self._tables = tables
         self._bound: BoundLayout | None = None

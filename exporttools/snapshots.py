@@ -295,6 +295,12 @@ class ExportBundle:
         return next((name for name in ids if name), "empty bundle")
 
     @property
+    def file_name(self) -> str:
+        """The name, made fit to name a file: an id may hold anything, slashes and dots at its start too."""
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
+        return plain.lstrip(".")[:100] or "bundle"
+
+    @property
     def missing(self) -> tuple[str, ...]:
         """Which of the four parts the bundle does not have."""
         return tuple(part for part, table in self._tables.items() if not len(table))

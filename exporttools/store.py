@@ -74,9 +74,11 @@ class ExportBundleStore:
         layout: Layout | str = "auto",
         statement_timeout: float | None = None,
     ) -> None:
+        label = None
         if database is None:
             database, embedded = default_database_url()
             if embedded:
+                label = "the embedded sample"
                 warnings.warn(
                     "EXPORTTOOLS_DATABASE_URL is not set: reading the embedded sample, a made-up fleet",
                     stacklevel=2,
@@ -88,6 +90,7 @@ class ExportBundleStore:
             layout=layout,
             tables=tuple(record.table for record in records),
             statement_timeout=statement_timeout,
+            label=label,
         )
         self._trace_store = trace_store
         self._lock = threading.Lock()

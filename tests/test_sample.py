@@ -206,7 +206,7 @@ def test_runs_start_in_office_hours_and_on_weekdays(sample: dict[str, pa.Table])
     assert started.min() >= FIRST_DAY
     assert started.max() < FIRST_DAY + pd.Timedelta(days=14)
     assert started.dt.hour.between(8, 17).mean() > 0.6
-    assert (started.dt.dayofweek >= 5).mean() < 0.2
+    assert (started.dt.day_of_week >= 5).mean() < 0.2
 
 
 def test_some_runs_are_open_queued_undated_or_retried(block: Block) -> None:
@@ -341,7 +341,7 @@ def test_exactly_two_recorded_totals_miss_something(block: Block) -> None:
     (unbilled,) = set(wrong.index) - {two_traces}
     steps = block.steps
     first_trace = block.traces[block.traces.run_id == two_traces].trace_id.min()
-    assert round(wrong[two_traces]) == round(steps[steps.trace_id == first_trace].cost_cents.sum())
+    assert wrong[two_traces] == pytest.approx(steps[steps.trace_id == first_trace].cost_cents.sum(), abs=0.5)
     searches = steps[(steps.run_id == unbilled) & (steps.name == "web_search")]
     assert wrong[unbilled] == pytest.approx(searches.cost_cents.sum(), abs=0.5)
 

@@ -86,7 +86,7 @@ def verify_bundle(path: str | os.PathLike[str]) -> Verification:
 
 
 def _read(path: str | os.PathLike[str]) -> tuple[Verification, ExportBundle | None]:
-    bag = Path(path).absolute()
+    bag = Path(path)
     if not bag.is_dir():
         found = "a file" if bag.exists() else "nothing"
         raise BundleUnreadable(f"{one_line(bag)}: expected a bundle, which is a directory; found {found}")

@@ -28,7 +28,7 @@ def write_bundle(bundle: ExportBundle, path: str | os.PathLike[str]) -> Path:
     Returns
     -------
     Path
-        `path`, absolute.
+        `path`.
 
     Raises
     ------
@@ -56,7 +56,7 @@ def write_bundle(bundle: ExportBundle, path: str | os.PathLike[str]) -> Path:
         raise ConfigError(f"expected an ExportBundle; found {type(bundle).__name__}")
     if bundle.tenant_id is None:
         raise ConfigError("the bundle holds neither incident, run nor trace; there is nothing to save")
-    target = Path(path).absolute()
+    target = Path(path)
     if not target.parent.is_dir():
         raise ConfigError(f"{one_line(target.parent)} is no directory; make it first")
     try:

@@ -143,7 +143,7 @@ AGENTS = (
     Agent(
         "code-assistant", (14, 12, 6), "office", "heron-3", "condor-1",
         84, 0.7, 640, 4_500, 620, 32_000, 260, (82, 8, 2, 3, 5), "code_index",
-        (Tool("read_file", 90), Tool("search_code", 180), Tool("apply_patch", 110), Tool("run_tests", 1_400, 0.5)),
+        (Tool("read_file", 120), Tool("search_code", 280), Tool("apply_patch", 190), Tool("run_tests", 900, 0.6)),
         (
             "Fix the failing test in pull request {n} without changing the public interface",
             "Review pull request {n} for mistakes and missing tests",

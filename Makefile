@@ -1,0 +1,43 @@
+# Needs Python 3.11 or newer, pip and make; makes .venv and installs into it, nowhere else.
+.DEFAULT_GOAL := help
+.PHONY: help demo test check lab bench notebooks clean
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+help: ## Say what there is to make
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+.venv/.lab: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'
+	@touch $@
+
+.venv/.dev: pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
+	@touch $@ .venv/.lab
+
+demo: .venv/.lab ## Take an incident of the embedded sample from database to proof
+	$(BIN)/exporttools demo
+
+test: .venv/.dev ## Run all tests, on real SQLite and PostgreSQL
+	$(BIN)/python -m pytest
+
+check: .venv/.dev ## Lint, type-check, and hold the floors apart
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+lab: .venv/.lab ## Open JupyterLab on copies of the notebooks
+	$(BIN)/exporttools lab
+
+bench: .venv/.dev ## Measure against peers, side by side; prints ratios
+	$(BIN)/python benchmarks/bench_reads.py
+
+notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs
+	$(BIN)/python notebooks/refresh.py
+
+clean: ## Remove what was made, but not results
+	rm -rf .venv .mypy_cache .ruff_cache .pytest_cache .import_linter_cache dist

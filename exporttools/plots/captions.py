@@ -1,0 +1,159 @@
+"""What all plots say around their data: figure, title, facts, the violation. Text from the data is made inert here."""
+
+from __future__ import annotations
+
+from functools import cache
+from typing import TYPE_CHECKING, Any
+
+import matplotlib as mpl
+from matplotlib.font_manager import FontProperties, findfont, get_font
+from matplotlib.transforms import ScaledTranslation
+
+from exporttools.inert import plot_text
+from exporttools.plots.time_axis import DAY_US, duration_text
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from matplotlib.axes import Axes
+    from matplotlib.text import Text
+
+    from exporttools.plots.step_data import StepData
+
+VIOLATION_COLOR = "#C8102E"
+_BASIC_LETTERS = 0x250
+_GENERIC_FAMILIES = ("serif", "sans-serif", "sans serif", "sans", "cursive", "fantasy", "monospace")
+
+
+def new_axes(height: float) -> Axes:
+    """Make an Axes in a figure of its own, known to pyplot so that a notebook shows it at the end of the cell."""
+    import matplotlib.pyplot as plt
+
+    return plt.figure(figsize=(10, height), layout="constrained").add_subplot()
+
+
+def label_text(text: object, width: int = 40) -> str:
+    """Untrusted text as a label: inert, and without letters that the fonts cannot draw (matplotlib warns of each)."""
+    shown = plot_text(text, width)
+    if all(ord(letter) < _BASIC_LETTERS for letter in shown):
+        return shown
+    families = mpl.rcParams["font.family"]
+    fonts = [get_font(path) for path in _font_paths(tuple(families), tuple(mpl.rcParams["font.sans-serif"]))]
+    return "".join(
+        letter if ord(letter) < _BASIC_LETTERS or any(font.get_char_index(ord(letter)) for font in fonts) else "�"
+        for letter in shown
+    )
+
+
+@cache
+def _font_paths(families: tuple[str, ...], sans_serif: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG001
+    """Find the files of the fonts that matplotlib draws with: the families by name, or else its default."""
+    paths = []
+    for family in families:
+        if family in _GENERIC_FAMILIES:
+            paths.append(findfont(FontProperties(family=[family])))
+            continue
+        try:
+            paths.append(findfont(FontProperties(family=[family]), fallback_to_default=False))
+        except ValueError:
+            continue
+    return tuple(map(str, paths)) or (str(findfont(FontProperties())),)
+
+
+def count_text(steps: StepData) -> str:
+    """How many steps are drawn, and of how many where a limit cut them."""
+    if steps.total is not None:
+        return f"first {len(steps):,} of {steps.total:,} steps"
+    return f"{len(steps):,} step{'' if len(steps) == 1 else 's'}" if len(steps) else "no steps"
+
+
+def amount_text(amount: float, unit: str) -> str:
+    """Say an amount with its unit, as precise as a reader wants it.
+
+    Examples
+    --------
+    >>> amount_text(1234.5678, "US cents"), amount_text(0.000123, "US cents"), amount_text(1_926_683, "tokens")
+    ('1,234.57 US cents', '0.000123 US cents', '1,926,683 tokens')
+    """
+    number = f"{amount:,.0f}" if unit == "tokens" else f"{amount:,.2f}" if amount >= 100 else f"{amount:.4g}"
+    return f"{number} {unit}"
+
+
+def number_text(value: float, _position: int | None = None) -> str:
+    """Say a tick's number: grouped by thousands, and as short as it can be."""
+    return f"{value:,.6g}" if abs(value) < 1e6 else f"{value / 1e6:,.6g} M"
+
+
+def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str = "") -> None:
+    """Write the title and below it one line of facts, both above `ax`, leaving a line for the violation's label.
+
+    Parameters
+    ----------
+    failed : str
+        How failed steps are drawn.
+    """
+    unit, amounts = steps.amount
+    facts = [count_text(steps)]
+    if len(steps):
+        count = int(steps.failed.sum())
+        facts += [f"{count:,} failed" + (f" ({failed})" if failed else "")] if count else []
+        facts += [duration_text((steps.end.max() - steps.start[0]) * DAY_US), amount_text(float(amounts.sum()), unit)]
+        facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
+    above = 16.0 if steps.violation else 5.0
+    weight = "normal" if steps.total is None else "bold"
+    lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
+    line = ax.text(0, 1, "", transform=lifted, va="bottom", fontsize="small", weight=weight, usetex=False, gid="facts")
+    _fit(line, " · ".join(facts), ax)
+    shown = title if title is not None else steps.title
+    if shown:
+        heading = ax.set_title("", loc="left", pad=above + 14, fontsize="medium", weight="bold", usetex=False)
+        _fit(heading, shown, ax)
+
+
+def _fit(artist: Text, text: str, ax: Axes) -> None:
+    """Give an artist the text, cut to the width of `ax`: a narrow one (of a grid) has room for fewer letters."""
+    room = ax.get_window_extent().width
+    letters = 200
+    for _ in range(4):
+        artist.set_text(label_text(text, letters))
+        width = artist.get_window_extent().width
+        if width <= room or letters <= 8:
+            return
+        letters = max(8, int(min(letters, len(text)) * room / width))
+
+
+def mark_violation(panels: Sequence[Axes], steps: StepData) -> None:
+    """Draw a dashed line through all panels at the violation, and its label above the first."""
+    violation = steps.violation
+    if violation is None:
+        return
+    top = panels[0]
+    lift = ScaledTranslation(0, 3 / 72, top.figure.dpi_scale_trans)
+    look: dict[str, Any] = {
+        "va": "bottom", "fontsize": "small", "color": VIOLATION_COLOR, "weight": "bold", "usetex": False,
+        "gid": "violation",
+    }  # fmt: skip
+    if violation.time is None:
+        top.text(0, 1, label_text(violation.label, 90), transform=top.transAxes + lift, **look)
+        return
+    for panel in panels:
+        panel.axvline(violation.time, color=VIOLATION_COLOR, linestyle="--", linewidth=1.1, zorder=4, gid="violation")
+    place = top.transAxes.inverted().transform(top.transData.transform((violation.time, 0)))[0]
+    side = "left" if place < 0.5 else "right"
+    text = label_text(violation.label, 90)
+    top.text(violation.time, 1, text, transform=top.get_xaxis_transform() + lift, ha=side, **look)
+
+
+def write_nothing_spent(ax: Axes) -> None:
+    """Say in an empty panel that there is nothing to add up."""
+    ax.text(0.5, 0.5, "no step has a cost or tokens", transform=ax.transAxes, ha="center", va="center", usetex=False)
+    ax.set_yticks([])
+
+
+def write_empty(ax: Axes, steps: StepData, title: str | None, ylabel: str) -> Axes:
+    """Make it a plot of nothing that says so."""
+    write_heading(ax, steps, title)
+    mark_violation([ax], steps)
+    ax.set(xticks=[], yticks=[], xlabel="time (UTC)", ylabel=ylabel)
+    ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+    return ax

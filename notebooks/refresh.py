@@ -1,0 +1,34 @@
+"""Run every notebook on the embedded sample and keep its outputs: ``make notebooks``."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+import nbformat
+from nbclient import NotebookClient
+
+from exporttools.notebook import kernel_config
+
+HERE = Path(__file__).parent
+
+
+def refresh(path: Path) -> None:
+    """Run a notebook in an empty directory, so that no path of this machine gets into its outputs."""
+    notebook = nbformat.read(path, as_version=4)
+    with tempfile.TemporaryDirectory() as directory:
+        resources = {"metadata": {"path": directory}}
+        NotebookClient(notebook, kernel_name="python3", resources=resources, config=kernel_config()).execute()
+    for cell in notebook.cells:
+        cell.metadata.pop("execution", None)  # when it ran, to the microsecond
+    notebook.metadata.pop("language_info", None)  # which Python ran it
+    nbformat.write(notebook, path)
+
+
+if __name__ == "__main__":
+    # The warning that the sample is read names a temporary file of the kernel's.
+    os.environ["PYTHONWARNINGS"] = "ignore:EXPORTTOOLS_DATABASE_URL:UserWarning"
+    os.environ.pop("EXPORTTOOLS_DATABASE_URL", None)
+    for notebook_path in sorted(HERE.glob("*.ipynb")):
+        refresh(notebook_path)
