@@ -67,11 +67,16 @@ class Report:
     def ratio(self, what: str, ours: float, peer: float, target: str = "", *, faster: bool = False) -> None:
         """A line; `faster`: how many times faster ours is, else how many times as long it takes."""
         value = peer / ours if faster else ours / peer
-        print(f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {value:>7.2f}{'×' if not faster else '↑'}  {target}", flush=True)
+        print(
+            f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {value:>7.2f}{'×' if not faster else '↑'}  {target}",
+            flush=True,
+        )
 
     def difference(self, what: str, ours: float, peer: float, target: str = "") -> None:
         """A line that says by how many milliseconds ours takes longer."""
-        print(f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {(ours - peer) * 1e3:>+6.0f}ms  {target}", flush=True)
+        print(
+            f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {(ours - peer) * 1e3:>+6.0f}ms  {target}", flush=True
+        )
 
 
 def big_trace(steps: int) -> dict[str, pa.Table]:
@@ -80,7 +85,9 @@ def big_trace(steps: int) -> dict[str, pa.Table]:
     random = np.random.RandomState(0)
     template = tables["trace_steps"].take(pa.array(random.randint(0, tables["trace_steps"].num_rows, steps)))
     start = 1_760_000_000_000_000
-    moments = pa.array(start + np.cumsum(random.randint(1, 2_000_000, steps)), pa.int64()).cast(pa.timestamp("us", "UTC"))
+    moments = pa.array(start + np.cumsum(random.randint(1, 2_000_000, steps)), pa.int64()).cast(
+        pa.timestamp("us", "UTC")
+    )
     changed = {
         "tenant_id": pa.array(["acme"] * steps),
         "trace_id": pa.array(["big"] * steps),
@@ -119,7 +126,11 @@ def bench_lookups(report: Report, urls: dict[str, str]) -> None:
             inner=100,
         )
     report.ratio("get_incident, PostgreSQL: raw psycopg, one statement", times["ours"], times["psycopg"])
-    report.ratio("get_incident, PostgreSQL: raw psycopg, same transaction", times["ours"], times["psycopg, read-only transaction"])
+    report.ratio(
+        "get_incident, PostgreSQL: raw psycopg, same transaction",
+        times["ours"],
+        times["psycopg, read-only transaction"],
+    )
     report.ratio("get_export_bundle (4 records), PostgreSQL: one raw lookup", times["bundle"], times["psycopg"])
 
 
@@ -144,7 +155,13 @@ def bench_traces(report: Report, urls: dict[str, str]) -> None:
         times = best_seconds(candidates, rounds=5)
     engine.dispose()
     report.ratio("100,000 steps to a DataFrame, PostgreSQL: raw ADBC", times["ours"], times["adbc"], "at most 1.5×")
-    report.ratio("100,000 steps to a DataFrame, PostgreSQL: pandas.read_sql", times["ours"], times["read_sql"], "at least 7↑", faster=True)
+    report.ratio(
+        "100,000 steps to a DataFrame, PostgreSQL: pandas.read_sql",
+        times["ours"],
+        times["read_sql"],
+        "at least 7↑",
+        faster=True,
+    )
 
     store = ExportBundleStore(urls["sqlite"])
     engine = sa.create_engine(urls["sqlite"])
@@ -163,9 +180,23 @@ def bench_traces(report: Report, urls: dict[str, str]) -> None:
         )
     engine.dispose()
     target = "at least 1.5↑"
-    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, parse_dates", times["ours"], times["parse_dates"], target, faster=True)
-    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, Core select", times["ours"], times["core"], target, faster=True)
-    report.ratio("100,000 steps to a DataFrame, SQLite: read_sql, times as text", times["ours"], times["no times"], target, faster=True)
+    report.ratio(
+        "100,000 steps to a DataFrame, SQLite: read_sql, parse_dates",
+        times["ours"],
+        times["parse_dates"],
+        target,
+        faster=True,
+    )
+    report.ratio(
+        "100,000 steps to a DataFrame, SQLite: read_sql, Core select", times["ours"], times["core"], target, faster=True
+    )
+    report.ratio(
+        "100,000 steps to a DataFrame, SQLite: read_sql, times as text",
+        times["ours"],
+        times["no times"],
+        target,
+        faster=True,
+    )
 
 
 def bench_crossover(report: Report, url: str) -> None:
@@ -197,7 +228,12 @@ def bench_start(report: Report) -> None:
         return lambda: subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
 
     times = best_seconds(
-        {"bare": run("-c", "pass"), "import": run("-c", "import exporttools"), "help": run("-m", "exporttools", "--help")}, rounds=8
+        {
+            "bare": run("-c", "pass"),
+            "import": run("-c", "import exporttools"),
+            "help": run("-m", "exporttools", "--help"),
+        },
+        rounds=8,
     )
     report.difference("import exporttools: a bare interpreter", times["import"], times["bare"], "at most +60ms")
     report.difference("exporttools --help: a bare interpreter", times["help"], times["bare"], "at most +300ms")
@@ -223,7 +259,9 @@ def bench_timeline(report: Report, urls: dict[str, str]) -> None:
         plt.close("all")
 
     times = best_seconds({"ours": ours, "scatter": plain}, rounds=3)
-    report.ratio("timeline of 32,843 steps to PNG: a scatter of as many", times["ours"], times["scatter"], "within 1000 ms")
+    report.ratio(
+        "timeline of 32,843 steps to PNG: a scatter of as many", times["ours"], times["scatter"], "within 1000 ms"
+    )
 
 
 def main() -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from exporttools.version import __version__
 
 if TYPE_CHECKING:
     from exporttools.bundle import Finding, Verification, read_bundle, verify_bundle, write_bundle
@@ -73,7 +73,47 @@ _ROOMS = {
 }
 _ROOM_OF = {name: room for room, names in _ROOMS.items() for name in names}
 
-__all__ = sorted([*_ROOM_OF, "__version__"])  # noqa: PLE0605
+__all__ = [  # noqa: RUF022 - sorted by code points
+    "AOS",
+    "BundleError",
+    "BundleExists",
+    "BundleUnreadable",
+    "ConfigError",
+    "ConnectionFailed",
+    "Constant",
+    "ExportBundle",
+    "ExportBundleStore",
+    "ExportToolsError",
+    "Field",
+    "Finding",
+    "IncidentSnapshot",
+    "InconsistentData",
+    "Join",
+    "Layout",
+    "MissingExtra",
+    "NATIVE",
+    "QueryTimeout",
+    "RunSnapshot",
+    "SchemaMismatch",
+    "SnapshotTable",
+    "Source",
+    "SourceSnapshot",
+    "SqlTraceStore",
+    "StoreError",
+    "TenantMismatch",
+    "TraceStepSnapshot",
+    "TraceStore",
+    "TraceSummarySnapshot",
+    "Verification",
+    "VerificationFailed",
+    "__version__",
+    "cumulative_cost",
+    "get_export_bundle_store",
+    "read_bundle",
+    "timeline",
+    "verify_bundle",
+    "write_bundle",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -47,17 +47,21 @@ app = typer.Typer(
 
 DatabaseOption = Annotated[
     str | None,
-    typer.Option("--database", "-d", metavar="URL", help="postgresql://..., sqlite:///file or the path of an SQLite file."),
+    typer.Option(
+        "--database", "-d", metavar="URL", help="postgresql://..., sqlite:///file or the path of an SQLite file."
+    ),
 ]
-TenantOption = Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read this tenant's rows only.")]
+TenantOption = Annotated[
+    str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read this tenant's rows only.")
+]
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to write the result.")]
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001
+def _print_version(wanted: bool) -> None:
     if wanted:
-        import exporttools
+        from exporttools.version import __version__
 
-        typer.echo(f"exporttools {exporttools.__version__}")
+        typer.echo(f"exporttools {__version__}")
         raise typer.Exit
 
 
@@ -75,9 +79,11 @@ def root(
         ),
     ] = None,
     tenant: TenantOption = None,
-    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")] = False,  # noqa: ARG001
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")
+    ] = False,
 ) -> None:
-    """What happened in an AI agent's run, what did it cost, and can you prove it?"""
+    """What happened in an AI agent's run, what did it cost, and can you prove it?"""  # noqa: D400
     context.obj = {"database": database, "tenant": tenant}
 
 
@@ -109,7 +115,9 @@ def _bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to put the results; a new directory.")] = Path("demo-output"),
+    output: Annotated[Path, typer.Option("--output", "-o", help="Where to put the results; a new directory.")] = Path(
+        "demo-output"
+    ),
 ) -> None:
     """Show what exporttools does, on the embedded sample: takes the worst incident from database to proof."""
     from exporttools.demo import run_demo
@@ -119,10 +127,16 @@ def demo(
 
 @app.command()
 def sample(
-    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs to make up; each has about 50 steps.")] = 300,
+    runs: Annotated[
+        int, typer.Option("--runs", min=1, help="How many runs to make up; each has about 50 steps.")
+    ] = 300,
     seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another fleet.")] = 7,
-    into: Annotated[str | None, typer.Option("--into", metavar="URL", help="Fill this SQLite or PostgreSQL database.")] = None,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Write Parquet files into this directory.")] = None,
+    into: Annotated[
+        str | None, typer.Option("--into", metavar="URL", help="Fill this SQLite or PostgreSQL database.")
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Write Parquet files into this directory.")
+    ] = None,
 ) -> None:
     """Make up a fleet of agents with eight planted incidents for every 300 runs, the same for the same seed."""
     from exporttools.sample import load_sample, write_sample
@@ -141,8 +155,12 @@ def sample(
 @app.command()
 def incidents(
     context: typer.Context,
-    severity: Annotated[list[str] | None, typer.Option("--severity", "-s", help="Only of this severity; may be repeated.")] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="From this time on, such as 2026-10-05 or 2026-10-05T14:00Z.")] = None,
+    severity: Annotated[
+        list[str] | None, typer.Option("--severity", "-s", help="Only of this severity; may be repeated.")
+    ] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="From this time on, such as 2026-10-05 or 2026-10-05T14:00Z.")
+    ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many, the newest.")] = 50,
     database: DatabaseOption = None,
@@ -183,7 +201,9 @@ def show(
 def bundle(
     context: typer.Context,
     identifier: Annotated[str, typer.Argument(metavar="ID", help="An incident's id, or a run's.")],
-    path: Annotated[Path | None, typer.Option("--output", "-o", help="Where to write; must not exist. Default: ID.bundle here.")] = None,
+    path: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Where to write; must not exist. Default: ID.bundle here.")
+    ] = None,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
 ) -> None:
@@ -222,9 +242,9 @@ def verify(
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
-    directory: Annotated[Path, typer.Option("--directory", help="Where to work; the notebooks are copied there, existing ones kept.")] = Path(
-        "exporttools-notebooks"
-    ),
+    directory: Annotated[
+        Path, typer.Option("--directory", help="Where to work; the notebooks are copied there, existing ones kept.")
+    ] = Path("exporttools-notebooks"),
     database: DatabaseOption = None,
 ) -> None:
     """Open JupyterLab on the notebooks, with the database set. Further arguments go to JupyterLab."""
@@ -250,7 +270,9 @@ def _time(text: str | None) -> Any:
     try:
         moment = dt.datetime.fromisoformat(text)
     except ValueError as error:
-        raise ConfigError(f"{one_line(repr(text), 60)} is no time; accepted are such as 2026-10-05 and 2026-10-05T14:00:00Z") from error
+        raise ConfigError(
+            f"{one_line(repr(text), 60)} is no time; accepted are such as 2026-10-05 and 2026-10-05T14:00:00Z"
+        ) from error
     return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
 
 

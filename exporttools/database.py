@@ -59,13 +59,19 @@ def parse_url(database: str | os.PathLike[str] | URL) -> URL:
         if driver not in ("", "psycopg"):
             raise ConfigError(f"the driver {driver!r} is not used here; write postgresql:// (psycopg 3)")
         if "options" in url.query:
-            raise ConfigError("the URL has options=...; poolers refuse it. Set roles' defaults on the server, or statement_timeout=")
+            raise ConfigError(
+                "the URL has options=...; poolers refuse it. Set roles' defaults on the server, or statement_timeout="
+            )
         return url.set(drivername="postgresql+psycopg")
     if dialect == "sqlite":
         if not url.database or url.database == ":memory:":
-            raise ConfigError("an in-memory SQLite database opened here would be empty; pass the Engine that holds it, or a file")
+            raise ConfigError(
+                "an in-memory SQLite database opened here would be empty; pass the Engine that holds it, or a file"
+            )
         if url.query or url.database.startswith("file:"):
-            raise ConfigError("options in an SQLite URL are not accepted: the file is always opened read-only; give its plain path")
+            raise ConfigError(
+                "options in an SQLite URL are not accepted: the file is always opened read-only; give its plain path"
+            )
         return url.set(drivername="sqlite+pysqlite")
     raise ConfigError(f"the dialect {one_line(dialect)!r} is not supported; accepted are {ACCEPTED}")
 
@@ -83,8 +89,12 @@ def _url_of(database: str | os.PathLike[str] | URL) -> URL:
         except (ArgumentError, NoSuchModuleError, ValueError) as error:
             # The text may hold a password, so only the part before it is repeated.
             scheme = one_line(database.partition("://")[0], 40)
-            raise ConfigError(f"the URL that starts with {scheme!r}:// cannot be read; accepted are {ACCEPTED}") from error
-    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", database) or not (_LIKE_A_PATH.search(database) or Path(database).is_file()):
+            raise ConfigError(
+                f"the URL that starts with {scheme!r}:// cannot be read; accepted are {ACCEPTED}"
+            ) from error
+    if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", database) or not (
+        _LIKE_A_PATH.search(database) or Path(database).is_file()
+    ):
         shown = one_line(database, 60) if "@" not in database else "(not shown: it may hold a password)"
         raise ConfigError(f"not a database URL: {shown!r}; accepted are {ACCEPTED}")
     return URL.create("sqlite", database=database)
@@ -132,13 +142,19 @@ class Database:
         self, database: DatabaseLike, *, statement_timeout: float | None = None, label: str | None = None
     ) -> None:
         if statement_timeout is not None and not 0 < statement_timeout < 1e6:
-            raise ConfigError(f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None")
+            raise ConfigError(
+                f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None"
+            )
         self.statement_timeout = statement_timeout
         if isinstance(database, Engine):
             if database.dialect.name not in ("postgresql", "sqlite") or database.dialect.is_async:
-                raise ConfigError(f"an Engine of {database.dialect.name}+{database.dialect.driver} is not supported; accepted are {ACCEPTED}")
+                raise ConfigError(
+                    f"an Engine of {database.dialect.name}+{database.dialect.driver} is not supported; accepted are {ACCEPTED}"
+                )
             if database.dialect.name == "postgresql" and database.dialect.driver != "psycopg":
-                raise ConfigError(f"the driver {database.dialect.driver!r} is not used here; make the Engine with postgresql+psycopg://")
+                raise ConfigError(
+                    f"the driver {database.dialect.driver!r} is not used here; make the Engine with postgresql+psycopg://"
+                )
             self._url, self.engine = database.url, database
         else:
             self._url = parse_url(database)
@@ -268,7 +284,9 @@ def _require_file(url: URL, label: str) -> None:
 def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -> Callable[[], None]:
     """BEGIN by hand: sqlite3's own transactions start at the first write, which never comes, so reads would not agree."""
     if driver.in_transaction:
-        raise StoreError("the Engine's connection has an open transaction; commit it, or give an Engine with a connection for each thread")
+        raise StoreError(
+            "the Engine's connection has an open transaction; commit it, or give an Engine with a connection for each thread"
+        )
     isolation_level = driver.isolation_level
     query_only = driver.execute("PRAGMA query_only").fetchone()[0]
     driver.create_function("exporttools_utc_us", 1, utc_microseconds, deterministic=True)

@@ -35,7 +35,9 @@ def run_demo(output: Path) -> None:
     worst = store.list_incidents(severity="critical", limit=1)[0]
     bundle = store.get_export_bundle(worst.id)
     if bundle is None:
-        raise ExportToolsError(f"{database}: incident {worst.id!r} vanished between two reads; delete the file and try again")
+        raise ExportToolsError(
+            f"{database}: incident {worst.id!r} vanished between two reads; delete the file and try again"
+        )
     output = _make_new(output)
 
     write_overview(bundle, Format.table)
@@ -46,8 +48,14 @@ def run_demo(output: Path) -> None:
     made = {"bundle": path, "timeline": _draw(bundle, output / "timeline.png")}
     try:
         typer.echo("running the notebook ...", err=True)
-        parameters = {"incident_id": worst.id, "database_url": f"sqlite:///{database}", "bundle_path": str(path.absolute())}
-        made["notebook"] = run_notebook(NOTEBOOK, output / f"{NOTEBOOK}.ipynb", parameters, progress=sys.stderr.isatty())
+        parameters = {
+            "incident_id": worst.id,
+            "database_url": f"sqlite:///{database}",
+            "bundle_path": str(path.absolute()),
+        }
+        made["notebook"] = run_notebook(
+            NOTEBOOK, output / f"{NOTEBOOK}.ipynb", parameters, progress=sys.stderr.isatty()
+        )
     except MissingExtra as missing:
         typer.echo(f"SKIPPED: the notebook was not run. {missing}", err=True)
 
@@ -70,8 +78,9 @@ def run_demo(output: Path) -> None:
 def _draw(bundle: ExportBundle, path: Path) -> Path:
     from exporttools.plots import timeline
 
-    figure = timeline(bundle).figure
-    figure.savefig(path, dpi=150)
+    figure = timeline(bundle).get_figure(root=True)
+    if figure is not None:
+        figure.savefig(path, dpi=150)
     return path
 
 

@@ -46,7 +46,8 @@ def new_directory(path: Path) -> Iterator[Path]:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
     # Hidden, and named after its process: what a killed one leaves can be told from what is still being written.
-    partial = path.parent / f".{path.name[:100]}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
+    # A name may have 255 bytes, and a character 4.
+    partial = path.parent / f".{path.name[:40]}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
     partial.mkdir()
     try:
         yield partial
@@ -58,7 +59,11 @@ def new_directory(path: Path) -> Iterator[Path]:
     except BaseException:
         shutil.rmtree(partial, ignore_errors=True)
         raise
-    _fsync(path.parent)
+    try:
+        _fsync(path.parent)
+    except BaseException:
+        shutil.rmtree(path, ignore_errors=True)
+        raise
 
 
 def _fsync(path: Path) -> None:

@@ -61,11 +61,14 @@ class ContentDigest:
     def __init__(self, table: str, schema: pa.Schema) -> None:
         self.table = table
         self.rows = 0
+        self._expected = _shown(schema)
         self._columns: list[tuple[str, str, list[Any]]] = []
         for field in schema:
             if field.type not in _TYPE_NAMES:
                 accepted = ", ".join(map(str, _TYPE_NAMES))
-                raise ConfigError(f"no content digest for column {field.name!r} of type {field.type}; accepted are {accepted}")
+                raise ConfigError(
+                    f"no content digest for column {field.name!r} of type {field.type}; accepted are {accepted}"
+                )
             type_name = _TYPE_NAMES[field.type]
             parts = 3 if type_name == "string" else 2
             self._columns.append((field.name, type_name, [hashlib.sha256() for _ in range(parts)]))
@@ -75,9 +78,13 @@ class ContentDigest:
 
         Raises
         ------
+        ConfigError
+            The batch's columns are not the schema's.
         InconsistentData
             A float is NaN, which has many bit patterns and no place in a record.
         """
+        if (found := _shown(batch.schema)) != self._expected:
+            raise ConfigError(f"{self.table}: expected rows of {self._expected}; found {found}")
         for array, (name, type_name, hashes) in zip(batch.columns, self._columns, strict=True):
             valid = np.ones(len(array), np.uint8) if not array.null_count else _uint8(pc.is_valid(array))
             hashes[0].update(valid)
@@ -130,6 +137,10 @@ def combined_digest(digests: Iterable[str]) -> str:
 
 def _json_sha256(value: Any) -> str:
     return hashlib.sha256(json.dumps(value, ensure_ascii=True, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _shown(schema: pa.Schema) -> str:
+    return ", ".join(f"{field.name}: {field.type}" for field in schema)
 
 
 def _uint8(mask: pa.BooleanArray) -> Any:

@@ -11,8 +11,9 @@ import re
 import unicodedata
 
 # ECMA-48 control sequences: CSI ... final byte; OSC, DCS, PM, APC and SOS strings up to their terminator; two-byte escapes.
+# A string that nothing ends only loses its introducer: mis-decoded text is full of \x9d, and what follows must not vanish.
 _ESCAPE_SEQUENCE = re.compile(
-    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)?|\x1b[ -/]*[0-~]"
+    r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
 )
 
 
@@ -34,7 +35,9 @@ def one_line(text: object, width: int = 200) -> str:
     # A goal may be a megabyte long: look only at what could end up in the line (escape sequences vanish, so with slack).
     head = raw[: width * 4 + 1000]
     plain = " ".join(_ESCAPE_SEQUENCE.sub("", head).split())
-    plain = "".join("�" if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") else c for c in plain[: width + 1])
+    plain = "".join(
+        "�" if unicodedata.category(c) in ("Cc", "Cf", "Co", "Cs", "Zl", "Zp") else c for c in plain[: width + 1]
+    )
     if len(plain) > width or len(head) < len(raw):
         return plain[: width - 1] + "…"
     return plain
@@ -65,6 +68,9 @@ def plot_text(text: object, width: int = 40) -> str:
     return one_line(text, width).replace("$", r"\$")
 
 
+_FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
+
+
 def csv_text(text: str) -> str:
     """Text for a CSV cell that no spreadsheet takes for a formula (OWASP: CSV injection).
 
@@ -73,4 +79,4 @@ def csv_text(text: str) -> str:
     >>> csv_text("=cmd()"), csv_text("plain")
     ("'=cmd()", 'plain')
     """
-    return "'" + text if text.startswith(("=", "+", "-", "@", "\t", "\r")) else text
+    return "'" + text if text.startswith(_FORMULA_STARTS) else text

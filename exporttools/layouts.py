@@ -218,18 +218,25 @@ class Relation:
         return self._from
 
     @property
+    def conditions(self) -> tuple[ColumnElement[bool], ...]:
+        """What holds for every row."""
+        return self._where
+
+    @property
     def payload(self) -> tuple[Column, ...]:
         """The columns without the record's context."""
         context = {column.name for column in self.record.context}
         return tuple(column for column in self.columns if column.name not in context)
 
-    def select(self, columns: Collection[Column], *, joined: tuple[Relation, ColumnElement[bool]] | None = None) -> Select[Any]:
+    def select(
+        self, columns: Collection[Column], *, joined: tuple[Relation, ColumnElement[bool]] | None = None
+    ) -> Select[Any]:
         """A SELECT of the columns; `joined` looks up another relation's columns, NULL without a match."""
         statement = sa.select(*(self[column.name].label(column.name) for column in columns))
         if joined is None:
             return statement.select_from(self._from).where(*self._where)
         other, on = joined
-        lookup = self._from.outerjoin(other._from, sa.and_(on, *other._where))
+        lookup = self._from.outerjoin(other.from_clause, sa.and_(on, *other.conditions))
         return statement.select_from(lookup).where(*self._where)
 
     def moment(self, name: str) -> ColumnElement[Any]:
@@ -281,14 +288,20 @@ def bind(database: Database, connection: Connection, layout: Layout | str, table
         Names the tables and columns looked for, and those found.
     """
     if isinstance(layout, str) and layout != "auto" and layout not in LAYOUTS:
-        raise ConfigError(f"no layout {one_line(layout)!r}; accepted are 'auto', {', '.join(map(repr, LAYOUTS))} or a Layout")
-    candidates = list(LAYOUTS.values()) if layout == "auto" else [LAYOUTS[layout] if isinstance(layout, str) else layout]
+        raise ConfigError(
+            f"no layout {one_line(layout)!r}; accepted are 'auto', {', '.join(map(repr, LAYOUTS))} or a Layout"
+        )
+    candidates = (
+        list(LAYOUTS.values()) if layout == "auto" else [LAYOUTS[layout] if isinstance(layout, str) else layout]
+    )
     with database.translated_errors():
         found = _LiveTables(connection)
         faults = []
         for candidate in candidates:
             try:
-                return BoundLayout(candidate.name, {name: _relation(candidate, RECORDS[name], found, database) for name in tables})
+                return BoundLayout(
+                    candidate.name, {name: _relation(candidate, RECORDS[name], found, database) for name in tables}
+                )
             except SchemaMismatch as fault:
                 faults.append(str(fault))
         raise SchemaMismatch(f"{database.label}: " + "; ".join(faults) + f". Tables found: {found.names()}")
@@ -325,14 +338,18 @@ class _LiveTables:
 def _relation(layout: Layout, record: Record, live: _LiveTables, database: Database) -> Relation:
     source: Source = getattr(layout, record.table)
     if live.types(source.table) is None:
-        raise SchemaMismatch(f"layout {layout.name!r} keeps {record.plural} in a table {source.table!r}, which is not there")
+        raise SchemaMismatch(
+            f"layout {layout.name!r} keeps {record.plural} in a table {source.table!r}, which is not there"
+        )
     aliases = {source.table: live.alias(source.table)}
     from_: FromClause = aliases[source.table]
     for join in source.joins:
         own, theirs = live.types(source.table) or {}, live.types(join.table) or {}
         if all(column in theirs for column in join.on) and all(column in own for column in join.on.values()):
             other = aliases[join.table] = live.alias(join.table)
-            from_ = from_.outerjoin(other, sa.and_(*(other.c[theirs] == aliases[source.table].c[own] for theirs, own in join.on.items())))
+            from_ = from_.outerjoin(
+                other, sa.and_(*(other.c[theirs] == aliases[source.table].c[own] for theirs, own in join.on.items()))
+            )
 
     def stored(place: str | Field) -> tuple[sa.ColumnElement[Any], Field] | None:
         spot = Field(place) if isinstance(place, str) else place
@@ -349,7 +366,9 @@ def _relation(layout: Layout, record: Record, live: _LiveTables, database: Datab
         elif (hit := stored(place)) is not None:
             live_column, spot = hit
             expressions[column.name] = (
-                spot.convert(live_column) if spot.convert else _typed(column, live_column, database.dialect, source.table)
+                spot.convert(live_column)
+                if spot.convert
+                else _typed(column, live_column, database.dialect, source.table)
             )
         elif column in source.extra:
             continue

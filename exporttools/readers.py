@@ -9,7 +9,7 @@ import datetime as dt
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -25,17 +25,23 @@ from exporttools.errors import InconsistentData
 from exporttools.inert import one_line
 from exporttools.schema import ARROW_TYPES, Column, Origin
 
-ROWS_PER_FETCH = 8192
+ROWS_PER_FETCH = 4096
 """Rows that are Python objects at one time; more make the garbage collector the slowest part."""
 
-BULK_ROWS = 4_000
+BULK_ROWS = 2_000
 """From how many rows on ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
 
 _logger = logging.getLogger("exporttools")
 
 
 def read_table(
-    database: Database, connection: Connection, statement: Select[Any], columns: Sequence[Column], *, origin: Origin, key: Sequence[str] = ()
+    database: Database,
+    connection: Connection,
+    statement: Select[Any],
+    columns: Sequence[Column],
+    *,
+    origin: Origin,
+    key: Sequence[str] = (),
 ) -> pa.Table:
     """All rows of a SELECT, through the driver's rows.
 
@@ -173,7 +179,10 @@ class BulkReader:
         try:
             with self._database.translated_errors(), joined.cursor() as cursor:
                 if self._database.statement_timeout is not None:
-                    _run(joined, f"SET LOCAL statement_timeout = {max(1, round(self._database.statement_timeout * 1000))}")
+                    _run(
+                        joined,
+                        f"SET LOCAL statement_timeout = {max(1, round(self._database.statement_timeout * 1000))}",
+                    )
                 cursor.execute(_literal_sql(statement, connection))
                 table = cursor.fetch_arrow_table()
             _run(joined, "ROLLBACK")
@@ -196,7 +205,11 @@ class BulkReader:
                 if joined is not None:
                     self._release(joined, keep=False)
                 if fresh:
-                    _logger.info("%s: reading rows, since ADBC could not join the snapshot: %s", self._database.label, one_line(error))
+                    _logger.info(
+                        "%s: reading rows, since ADBC could not join the snapshot: %s",
+                        self._database.label,
+                        one_line(error),
+                    )
             else:
                 return joined
         return None
@@ -236,6 +249,6 @@ def _conninfo(driver: Any) -> str:
 
 def _literal_sql(statement: Select[Any], connection: Connection) -> str:
     """The SELECT with its values written in by SQLAlchemy: bound parameters would turn ADBC's COPY off."""
-    dialect = postgresql.dialect(paramstyle="named")  # named: a % in a value stays one %
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # named: a % in a value stays one %
     dialect._backslash_escapes = connection.dialect._backslash_escapes  # type: ignore[attr-defined]  # noqa: SLF001
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

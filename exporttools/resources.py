@@ -21,4 +21,6 @@ def resource(relative: str) -> Path:
     for place in places:
         if place.exists():
             return place
-    raise ConfigError(f"{relative} is missing from this installation; looked in {' and '.join(map(str, places))}. Reinstall exporttools.")
+    raise ConfigError(
+        f"{relative} is missing from this installation; looked in {' and '.join(map(str, places))}. Reinstall exporttools."
+    )

@@ -194,6 +194,7 @@ TRACE_STEPS = Record(
     ),
 )
 
+
 @dataclass(frozen=True, slots=True)
 class Origin:
     """What error messages call rows.
@@ -271,7 +272,7 @@ def require_valid(table: pa.Table, columns: Sequence[Column], *, origin: Origin,
 def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, Any]]:
     """The rules that some value breaks, each with a mask of the rows that do. Cheap checks on the whole come first."""
     if not column.nullable and values.null_count:
-        yield f"a {column.type}, never NULL", pc.is_null(values)
+        yield f"{'an' if column.type == 'int64' else 'a'} {column.type}, never NULL", pc.is_null(values)
     if len(values) == values.null_count:
         return
     if column.type == "float64" and not pc.all(pc.is_finite(values)).as_py():

@@ -143,7 +143,12 @@ class ScopedReader:
         asked = fetch if limit is None else limit + 1
         record, origin = relation.record, Origin(relation.source)
         table = read_table(
-            self.database, connection, statement.order_by(*order).limit(asked), relation.columns, origin=origin, key=record.key
+            self.database,
+            connection,
+            statement.order_by(*order).limit(asked),
+            relation.columns,
+            origin=origin,
+            key=record.key,
         )
         total = None
         if limit is not None and table.num_rows > limit:
@@ -158,7 +163,9 @@ class ScopedReader:
         """Text to sort by its code points in every database, whatever its locale."""
         return expression if self.database.dialect == "sqlite" else sa.collate(expression, "C")
 
-    def ordered(self, order: Order, moment: ColumnElement[Any], tie_break: ColumnElement[Any]) -> list[ColumnElement[Any]]:
+    def ordered(
+        self, order: Order, moment: ColumnElement[Any], tie_break: ColumnElement[Any]
+    ) -> list[ColumnElement[Any]]:
         """By time, those without one last, ties by key: a total order."""
         if order not in ("newest", "oldest"):
             raise ConfigError(f"order is {order!r}; accepted are 'newest' and 'oldest'")
@@ -195,7 +202,9 @@ def require_id(name: str, value: object) -> str:
     return value
 
 
-def require_period(since: dt.datetime | None, until: dt.datetime | None) -> tuple[dt.datetime | None, dt.datetime | None]:
+def require_period(
+    since: dt.datetime | None, until: dt.datetime | None
+) -> tuple[dt.datetime | None, dt.datetime | None]:
     """A half-open period [since, until), in UTC.
 
     Raises
@@ -203,7 +212,7 @@ def require_period(since: dt.datetime | None, until: dt.datetime | None) -> tupl
     ConfigError
         A bound is no datetime or naive, or `since` is not before `until`.
     """
-    bounds = []
+    bounds: list[dt.datetime | None] = []
     for name, moment in (("since", since), ("until", until)):
         if moment is None:
             bounds.append(None)
@@ -211,11 +220,15 @@ def require_period(since: dt.datetime | None, until: dt.datetime | None) -> tupl
         if not isinstance(moment, dt.datetime):
             raise ConfigError(f"{name} is {one_line(repr(moment), 80)}; expected a datetime with a time zone, or None")
         if moment.utcoffset() is None:
-            raise ConfigError(f"{name} is {moment!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC")
+            raise ConfigError(
+                f"{name} is {moment!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC"
+            )
         bounds.append(_plain_utc(moment))
     start, end = bounds
     if start is not None and end is not None and start >= end:
-        raise ConfigError(f"since is {start.isoformat()}, until is {end.isoformat()}; expected since before until: [since, until)")
+        raise ConfigError(
+            f"since is {start.isoformat()}, until is {end.isoformat()}; expected since before until: [since, until)"
+        )
     return start, end
 
 

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import datetime as dt
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cast, overload
 
 import pyarrow as pa
@@ -94,7 +95,9 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
             A datetime is naive, or a value is not of its column's type.
         """
         rows = list(records)
-        columns = [column_array(column, [getattr(row, column.name) for row in rows]) for column in snapshot_type.RECORD.columns]
+        columns = [
+            column_array(column, [getattr(row, column.name) for row in rows]) for column in snapshot_type.RECORD.columns
+        ]
         table = pa.Table.from_arrays(columns, schema=snapshot_type.RECORD.arrow_schema())
         return cast("type[SnapshotTable[T]]", cls)(snapshot_type, table)
 
@@ -129,21 +132,22 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
         return self._total is not None
 
     @cached_property
-    def sums(self) -> dict[str, int | float]:
+    def sums(self) -> Mapping[str, int | float]:
         """The exact sum of each column whose sum means something, over the rows here; NULLs count zero.
 
         Returns
         -------
-        dict
-            By column name, in the column's unit. Floats are summed without rounding error in between
-            (:func:`math.fsum`), so that equal rows give equal sums whatever their chunks.
+        mapping
+            By column name, in the column's unit; read-only. Floats are summed without rounding error in between
+            (:func:`math.fsum`), so that equal rows give equal sums whatever their chunks; a sum that no float can hold
+            is infinite.
         """
         sums: dict[str, int | float] = {}
         for column in self._snapshot_type.RECORD.columns:
             if column.additive:
                 values = self._table[column.name].drop_null().to_numpy()
-                sums[column.name] = math.fsum(values) if column.type == "float64" else sum(values.tolist())
-        return sums
+                sums[column.name] = _float_sum(values) if column.type == "float64" else sum(values.tolist())
+        return MappingProxyType(sums)
 
     def to_arrow(self) -> pa.Table:
         """The backing Arrow table; nothing is copied."""
@@ -234,7 +238,9 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
         """
         record = self._snapshot_type.RECORD
         noun = record.noun if len(self) == 1 and not self.truncated else record.plural
-        counted = f"{len(self):,} of {self._total:,} {noun} (cut by a limit)" if self.truncated else f"{len(self):,} {noun}"
+        counted = (
+            f"{len(self):,} of {self._total:,} {noun} (cut by a limit)" if self.truncated else f"{len(self):,} {noun}"
+        )
         units = {column.name: column.unit for column in record.columns}
         totals = [f"{value:,.6g} {units[name]}" if isinstance(value, float) else f"{value:,} {units[name]}"
                   for name, value in self.sums.items()] if len(self) else []  # fmt: skip
@@ -256,6 +262,13 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
         return _restore(self._snapshot_type, table, self._total)
 
 
+def _float_sum(values: Iterable[float]) -> float:
+    try:
+        return math.fsum(values)
+    except OverflowError:  # every value is finite and none negative
+        return math.inf
+
+
 def _restore(snapshot_type: type[T], table: pa.Table, total: int | None) -> SnapshotTable[T]:
     part: SnapshotTable[T] = SnapshotTable.__new__(SnapshotTable)
     part._snapshot_type, part._table, part._total = snapshot_type, table, total  # noqa: SLF001
@@ -267,6 +280,8 @@ def _extra_columns(record: Record, schema: pa.Schema) -> tuple[Column, ...]:
     absent = [name for name in record.names if name not in schema.names]
     if absent:
         raise ConfigError(f"{record.table}: no column {', '.join(absent)}; found {', '.join(schema.names)}")
+    if len(set(schema.names)) < len(schema.names):
+        raise ConfigError(f"{record.table}: a column name twice in {', '.join(schema.names)}")
     known = {column.name: column for column in record.extra}
     passed = {*record.names, *(column.name for column in record.context)}
     found = [column_of(field) for field in schema if field.name not in passed]
@@ -285,7 +300,9 @@ def column_array(column: Column, values: Sequence[Any]) -> pa.Array:
         if value is None:
             continue
         if isinstance(value, dt.datetime) and value.tzinfo is None:
-            raise ConfigError(f"{column.name} is {value!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC")
+            raise ConfigError(
+                f"{column.name} is {value!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC"
+            )
         if not isinstance(value, _PYTHON_TYPES[column.type]) or isinstance(value, bool):
             raise ConfigError(f"{column.name} is {one_line(repr(value))}; expected a {column.type}")
     try:

@@ -236,7 +236,9 @@ class ExportBundle:
     def _require_belonging_together(self) -> None:
         tenants = {part.tenant_id for part in (self.incident, self.run, self.trace) if part is not None}
         if len(tenants) > 1:
-            raise ConfigError(f"the parts of a bundle belong to one tenant; found {', '.join(sorted(map(repr, tenants)))}")
+            raise ConfigError(
+                f"the parts of a bundle belong to one tenant; found {', '.join(sorted(map(repr, tenants)))}"
+            )
         run_ids = {self.incident.source_run_id} if self.incident else set()
         run_ids |= {part.run_id for part in (self.run, self.trace) if part is not None}
         if len(run_ids) > 1:
@@ -245,7 +247,11 @@ class ExportBundle:
         if len(self.steps) and self.trace is None:
             raise ConfigError(f"a bundle with {len(self.steps)} steps needs the trace that they belong to")
         if self.steps.truncated:
-            raise ConfigError(f"a bundle needs all {self.steps.total} steps of its trace; a limit cut them to {len(self.steps)}")
+            raise ConfigError(
+                f"a bundle needs all {self.steps.total} steps of its trace; a limit cut them to {len(self.steps)}"
+            )
+        if not isinstance(self.trace_count, int) or isinstance(self.trace_count, bool):
+            raise ConfigError(f"trace_count is {one_line(repr(self.trace_count))}; expected an int")
         if self.trace_count < len(self._tables["trace"]):
             raise ConfigError(f"trace_count is {self.trace_count}, but the bundle has a trace")
 
@@ -354,7 +360,7 @@ class ExportBundle:
         others = f"<p>one of the run's {self.trace_count} traces</p>" if self.trace_count > 1 else ""
         return (
             f"<h3 style='margin:0.4em 0'>{html_text(self.name, 120)}</h3>{parts}{others}{missing}"
-            f"<h4 style='margin:0.4em 0'>steps</h4>{self.steps._repr_html_()}"  # noqa: SLF001
+            f"<h4 style='margin:0.4em 0'>steps</h4>{self.steps._repr_html_()}"
         )
 
 
@@ -368,5 +374,7 @@ def _at_most_one(snapshot_type: type[S], part: S | SnapshotTable[S] | None) -> S
     return SnapshotTable.from_records(snapshot_type, [] if part is None else [part])
 
 
-def _restore_bundle(tables: tuple[SnapshotTable[Any], ...], trace_count: int, source: SourceSnapshot | None) -> ExportBundle:
+def _restore_bundle(
+    tables: tuple[SnapshotTable[Any], ...], trace_count: int, source: SourceSnapshot | None
+) -> ExportBundle:
     return ExportBundle(*tables, trace_count=trace_count, source=source)

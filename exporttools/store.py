@@ -226,7 +226,10 @@ class ExportBundleStore:
         """
         start, end = require_period(since, until)
         limit, tenant = require_limit(limit), self._reader.tenant(tenant_id)
-        filters = {"agent_id": choices("agent_id", agent_id), "termination_reason": choices("termination_reason", termination_reason)}
+        filters = {
+            "agent_id": choices("agent_id", agent_id),
+            "termination_reason": choices("termination_reason", termination_reason),
+        }
         with self._reader.database.transaction() as connection:
             runs = self._reader.bound(connection).relations["runs"]
             where = runs.within("started_at", start, end)
@@ -317,7 +320,9 @@ class ExportBundleStore:
         with self.snapshot():
             incidents = SnapshotTable.empty(IncidentSnapshot)
             if incident_id is not None:
-                incidents = self._reader.one(IncidentSnapshot, "id", require_id("incident_id", incident_id), self.tenant_id)
+                incidents = self._reader.one(
+                    IncidentSnapshot, "id", require_id("incident_id", incident_id), self.tenant_id
+                )
                 if not len(incidents):
                     return None
                 run_id = incidents[0].source_run_id
@@ -395,7 +400,7 @@ def get_export_bundle_store() -> ExportBundleStore:
     ExportBundleStore
         The same one at every call, from any thread. The environment is looked at once, at the first.
     """
-    global _singleton  # noqa: PLW0603
+    global _singleton
     with _singleton_lock:
         if _singleton is None:
             _singleton = ExportBundleStore()

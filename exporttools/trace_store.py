@@ -79,7 +79,7 @@ class SqlTraceStore:
     def over(cls, reader: ScopedReader) -> SqlTraceStore:
         """One that shares a reader, and so the point in time of its snapshots."""
         store = cls.__new__(cls)
-        store._use(reader)
+        store._use(reader)  # noqa: SLF001
         return store
 
     def _use(self, reader: ScopedReader) -> None:
@@ -122,7 +122,11 @@ class SqlTraceStore:
             traces, steps = relations["traces"], relations["trace_steps"]
             violated = sa.or_(traces["violation_step_index"].is_not(None), traces["violation_timestamp"].is_not(None))
             started = _first_step_at(traces, steps, tenant) if traces.started_at is None else traces.started_at
-            order = [sa.case((violated, 0), else_=1), started.desc().nulls_last(), self.reader.by_text(traces["trace_id"]).desc()]
+            order = [
+                sa.case((violated, 0), else_=1),
+                started.desc().nulls_last(),
+                self.reader.by_text(traces["trace_id"]).desc(),
+            ]
             return self.reader.rows(
                 connection, TraceSummarySnapshot, [traces["run_id"] == run_id], tenant, order=order, limit=1
             )

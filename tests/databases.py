@@ -36,7 +36,9 @@ def run_sql(url: str, *statements: str) -> None:
         engine.dispose()
 
 
-def create_native(url: str, rows: Rows, *, drop: Mapping[str, Sequence[str]] = {}, extra: Mapping[str, str] = {}) -> str:
+def create_native(
+    url: str, rows: Rows, *, drop: Mapping[str, Sequence[str]] = {}, extra: Mapping[str, str] = {}
+) -> str:
     """The four native tables with the given rows, without some columns, with extra ones on the steps. Gives the URL."""
     engine = writable(url)
     types = _SQL_TYPES[engine.dialect.name]

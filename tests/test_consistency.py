@@ -48,8 +48,14 @@ def moving_money(fresh_url: str) -> Iterator[str]:
                 amount, sign = (amount + 1) % 40, -sign
                 with engine.begin() as connection:
                     for name, share in (("1", 50 + sign * amount), ("2", 50 - sign * amount)):
-                        connection.execute(sa.text("UPDATE runs SET total_cost_cents = :c WHERE run_id = :r"), {"c": share, "r": f"r{name}"})
-                        connection.execute(sa.text("UPDATE trace_steps SET cost_cents = :c WHERE trace_id = :t"), {"c": share, "t": f"t{name}"})
+                        connection.execute(
+                            sa.text("UPDATE runs SET total_cost_cents = :c WHERE run_id = :r"),
+                            {"c": share, "r": f"r{name}"},
+                        )
+                        connection.execute(
+                            sa.text("UPDATE trace_steps SET cost_cents = :c WHERE trace_id = :t"),
+                            {"c": share, "t": f"t{name}"},
+                        )
                 moved.set()
         except BaseException as error:  # noqa: BLE001
             failures.append(error)

@@ -182,7 +182,11 @@ def test_aos_from_the_platforms_own_ddl(fresh_postgres_url: str, real: Any) -> N
 def _required_by(table: str) -> dict[str, Any]:
     """What the platform's own DDL wants beyond what the records are made of."""
     return {
-        "incidents": {"status": "open", "started_at": NOON.replace(tzinfo=None), "updated_at": NOON.replace(tzinfo=None)},
+        "incidents": {
+            "status": "open",
+            "started_at": NOON.replace(tzinfo=None),
+            "updated_at": NOON.replace(tzinfo=None),
+        },
         "runs": {},
         "aos_traces": {"correlation_id": "c", "root_hash": "h", "schema_version": "1", "trace": "{}", "status": "done"},
         "aos_trace_steps": {"skill_id": "s", "replay_behavior": "execute"},
@@ -207,7 +211,10 @@ def test_an_absent_required_column_is_named(fresh_url: str) -> None:
     url = create_native(fresh_url, {}, drop={"trace_steps": ["cost_cents"]})
     with pytest.raises(SchemaMismatch) as caught:
         ExportBundleStore(url, layout="native").list_runs()
-    assert "layout 'native': table 'trace_steps' has no column 'cost_cents', which yields trace_steps.cost_cents" in str(caught.value)
+    assert (
+        "layout 'native': table 'trace_steps' has no column 'cost_cents', which yields trace_steps.cost_cents"
+        in str(caught.value)
+    )
     assert "columns found: tenant_id, trace_id, step_index, timestamp" in str(caught.value)
 
 
@@ -227,7 +234,9 @@ def test_no_such_layout(fresh_url: str) -> None:
 
 
 def test_a_layout_maps_what_there_is() -> None:
-    with pytest.raises(ConfigError, match=r"layout 'odd': runs maps cost, which it does not have; accepted are agent_id, "):
+    with pytest.raises(
+        ConfigError, match=r"layout 'odd': runs maps cost, which it does not have; accepted are agent_id, "
+    ):
         replace(NATIVE, name="odd", runs=Source("runs", {"cost": "price"}))
 
 
@@ -251,7 +260,9 @@ MINE = Layout(
 
 
 def test_a_layout_of_ones_own(fresh_url: str) -> None:
-    url = create_native(fresh_url, {"traces": [trace(run_id="7", tenant_id="only")], "trace_steps": [step(tenant_id="only")]})
+    url = create_native(
+        fresh_url, {"traces": [trace(run_id="7", tenant_id="only")], "trace_steps": [step(tenant_id="only")]}
+    )
     at = "timestamp" if "sqlite" in url else "timestamptz"
     run_sql(
         url,
@@ -274,7 +285,9 @@ def test_a_layout_of_ones_own(fresh_url: str) -> None:
 
 
 def test_extra_columns_ride_along_where_they_are(fresh_url: str) -> None:
-    rows = one_of_each(trace_steps=[step(0, model="m1", parent_step_index=None), step(1, model=None, parent_step_index=0)])
+    rows = one_of_each(
+        trace_steps=[step(0, model="m1", parent_step_index=None), step(1, model=None, parent_step_index=0)]
+    )
     url = create_native(fresh_url, rows, extra={"model": "string", "parent_step_index": "int64"})
     steps = ExportBundleStore(url).get_trace_steps("t1", "acme")
     assert steps.extra_columns == ("model", "parent_step_index")
@@ -295,7 +308,9 @@ def test_postgresql_types_are_read_only_where_nothing_is_lost(fresh_postgres_url
         {name: value for name, value in step(0).items() if name not in ("tenant_id", "trace_id")}
     ]
     run_sql(url, "ALTER TABLE trace_steps ALTER tokens TYPE numeric")
-    with pytest.raises(SchemaMismatch, match=r"column 'tokens' is of type NUMERIC; tokens is a int64. Give its Field a convert="):
+    with pytest.raises(
+        SchemaMismatch, match=r"column 'tokens' is of type NUMERIC; tokens is a int64. Give its Field a convert="
+    ):
         ExportBundleStore(url).get_trace_steps("t1", "acme")
 
 
@@ -308,7 +323,9 @@ def test_a_schema_can_be_named(fresh_postgres_url: str) -> None:
 
 def test_views_do(fresh_url: str) -> None:
     url = create_native(fresh_url, one_of_each(runs=[run(), run(run_id="r2")]))
-    run_sql(url, "ALTER TABLE runs RENAME TO runs_raw", "CREATE VIEW runs AS SELECT * FROM runs_raw WHERE run_id = 'r1'")
+    run_sql(
+        url, "ALTER TABLE runs RENAME TO runs_raw", "CREATE VIEW runs AS SELECT * FROM runs_raw WHERE run_id = 'r1'"
+    )
     assert [found.run_id for found in ExportBundleStore(url).list_runs()] == ["r1"]
 
 

@@ -22,7 +22,7 @@ from .databases import run_sql, writable
 
 EARLIEST = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
-HOSTILE = "'; DROP TABLE runs; -- \"x\" %s %% \\ \n\t\x1b[31m Ünïcödé 🦜"
+HOSTILE = '\'; DROP TABLE runs; -- "x" %s %% \\ \n\t\x1b[31m Ünïcödé 🦜'
 
 
 def stored(url: str, table: str, order: str) -> list[dict[str, Any]]:
@@ -35,7 +35,7 @@ def stored(url: str, table: str, order: str) -> list[dict[str, Any]]:
 
 
 def _utc(name: str, value: Any) -> Any:
-    if value is not None and (name.endswith("_at") or name.endswith("timestamp")):
+    if value is not None and name.endswith(("_at", "timestamp")):
         moment = dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC) if isinstance(value, str) else value
         return moment.astimezone(dt.UTC)
     return value
@@ -158,7 +158,8 @@ def test_tables_with_rows_are_refused_and_left_as_they_are(fresh_url: str) -> No
 
 def test_an_empty_table_that_lacks_columns_is_refused(fresh_url: str) -> None:
     run_sql(fresh_url, "CREATE TABLE incidents (id text, tenant_id text)")
-    with pytest.raises(ConfigError, match=r"the table incidents is there without source_run_id, .*; found are id, tenant_id\."):
+    message = r"the table incidents is there without source_run_id, .*; found are id, tenant_id\."
+    with pytest.raises(ConfigError, match=message):
         load_tables(fresh_url, [("incidents", incidents("i1"))])
     assert tables_in(fresh_url) == ["incidents"]
     assert stored(fresh_url, "incidents", "id") == []
@@ -174,13 +175,13 @@ def test_a_load_that_fails_leaves_nothing(fresh_url: str, there: bool) -> None:
 
 
 def test_rows_with_the_same_key_are_refused_and_nothing_is_left(fresh_url: str) -> None:
-    with pytest.raises(StoreError, match="unique|UNIQUE"):
+    with pytest.raises(StoreError, match=r"unique|UNIQUE"):
         load_tables(fresh_url, [("incidents", incidents("i1")), ("incidents", incidents("i1"))])
     _assert_untouched(fresh_url, there=False)
 
 
 def test_values_that_a_column_forbids_are_refused_and_nothing_is_left(fresh_url: str) -> None:
-    trace = {**dict.fromkeys(TRACES.names), "trace_id": "t1", "run_id": "r1", "tenant_id": "acme", "violation_step_index": -1}
+    trace = {"trace_id": "t1", "run_id": "r1", "tenant_id": "acme", "violation_step_index": -1}
     rows = pa.Table.from_pylist([trace], schema=TRACES.arrow_schema())
     with pytest.raises(InconsistentData, match="trace_id='t1' has violation_step_index = -1; expected at least 0"):
         load_tables(fresh_url, [("incidents", incidents("i1")), ("traces", rows)])
@@ -199,15 +200,23 @@ def _assert_untouched(url: str, there: bool) -> None:
     ("batches", "message"),
     [
         ([("spans", incidents("i1"))], "no native table 'spans'; accepted are incidents, runs, traces, trace_steps"),
-        ([("incidents", incidents("i1").drop_columns("severity"))], "incidents: rows lack the columns severity string; found are id"),
+        (
+            [("incidents", incidents("i1").drop_columns("severity"))],
+            "incidents: rows lack the columns severity string; found are id",
+        ),
         (
             [("incidents", incidents("i1")), ("incidents", incidents("i2").append_column("x", pa.array(["y"])))],
             "incidents: a batch has the columns .*, x string; its first had id string",
         ),
-        ([("incidents", incidents("i1").append_column("x", pa.array([True])))], "column 'x' is of type bool; accepted are"),
+        (
+            [("incidents", incidents("i1").append_column("x", pa.array([True])))],
+            "column 'x' is of type bool; accepted are",
+        ),
     ],
 )
-def test_batches_of_other_columns_are_refused(fresh_url: str, batches: list[tuple[str, pa.Table]], message: str) -> None:
+def test_batches_of_other_columns_are_refused(
+    fresh_url: str, batches: list[tuple[str, pa.Table]], message: str
+) -> None:
     with pytest.raises(ConfigError, match=message):
         load_tables(fresh_url, batches)
     _assert_untouched(fresh_url, there=False)

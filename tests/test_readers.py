@@ -49,7 +49,9 @@ _ONE_DATABASE = settings(max_examples=40, deadline=None, suppress_health_check=[
 
 @_ONE_DATABASE
 @given(steps=STEPS, trace_id=TEXT, tenant_id=TEXT)
-def test_any_step_comes_back_as_it_was(fresh_url: str, steps: list[TraceStepSnapshot], trace_id: str, tenant_id: str) -> None:
+def test_any_step_comes_back_as_it_was(
+    fresh_url: str, steps: list[TraceStepSnapshot], trace_id: str, tenant_id: str
+) -> None:
     expected = SnapshotTable.from_records(TraceStepSnapshot, sorted(steps, key=lambda found: found.step_index))
     _fill(fresh_url, expected, trace_id, tenant_id)
     store = ExportBundleStore(fresh_url)
@@ -68,13 +70,19 @@ def _fill(url: str, steps: SnapshotTable[TraceStepSnapshot], trace_id: str, tena
         create_native(url, {})
     table = steps.to_arrow()
     for name, value in (("trace_id", trace_id), ("tenant_id", tenant_id)):
-        table = table.add_column(0, pa.field(name, pa.string(), nullable=False), [pa.array([value] * len(steps), pa.string())])
+        table = table.add_column(
+            0, pa.field(name, pa.string(), nullable=False), [pa.array([value] * len(steps), pa.string())]
+        )
     load_tables(url, [("trace_steps", table)])
 
 
-@pytest.mark.parametrize("trace_id", ["it's", "100%", "%s %% %(x)s", "back\\slash", ":bind", 'quo"te', "E'\\'", "$1", "💥", "a\nb", ""])
+@pytest.mark.parametrize(
+    "trace_id", ["it's", "100%", "%s %% %(x)s", "back\\slash", ":bind", 'quo"te', "E'\\'", "$1", "💥", "a\nb", ""]
+)
 def test_bulk_reads_quote_ids(fresh_postgres_url: str, monkeypatch: pytest.MonkeyPatch, trace_id: str) -> None:
-    url = create_native(fresh_postgres_url, one_of_each(trace_steps=[step(0, trace_id=trace_id), step(0, trace_id="other")]))
+    url = create_native(
+        fresh_postgres_url, one_of_each(trace_steps=[step(0, trace_id=trace_id), step(0, trace_id="other")])
+    )
     monkeypatch.setattr(trace_store_module, "BULK_ROWS", 1)
     monkeypatch.setattr(trace_store_module, "read_table", None)  # there is no way but ADBC
     assert len(ExportBundleStore(url).get_trace_steps(trace_id, "acme")) == 1
@@ -118,7 +126,9 @@ def _end_other_connections(url: str, which: str) -> None:
 
 
 def test_rows_are_read_where_no_second_connection_is_to_be_had(big_url: str, caplog: pytest.LogCaptureFixture) -> None:
-    run_sql(big_url, "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO lonely")
+    run_sql(
+        big_url, "CREATE ROLE lonely LOGIN CONNECTION LIMIT 1", "GRANT SELECT ON ALL TABLES IN SCHEMA public TO lonely"
+    )
     store = ExportBundleStore(make_url(big_url).set(username="lonely"), tenant_id="acme")
     try:
         with caplog.at_level(logging.INFO, logger="exporttools"):
@@ -132,10 +142,14 @@ def test_rows_are_read_where_no_second_connection_is_to_be_had(big_url: str, cap
 def test_a_bulk_read_that_fails_gives_nothing(big_url: str) -> None:
     run_sql(big_url, "UPDATE trace_steps SET cost_cents = 'NaN' WHERE step_index = 7777")
     store = ExportBundleStore(big_url, tenant_id="acme")
-    with pytest.raises(InconsistentData, match=r"trace_id='t1', step_index=7777 has cost_cents = nan; expected a finite number"):
+    with pytest.raises(
+        InconsistentData, match=r"trace_id='t1', step_index=7777 has cost_cents = nan; expected a finite number"
+    ):
         store.get_trace_steps("t1")
     run_sql(big_url, "UPDATE trace_steps SET cost_cents = 0, timestamp = 'infinity' WHERE step_index = 7777")
-    with pytest.raises(InconsistentData, match=r"step_index=7777 has timestamp = .*; expected a time in the years 1 to 9999"):
+    with pytest.raises(
+        InconsistentData, match=r"step_index=7777 has timestamp = .*; expected a time in the years 1 to 9999"
+    ):
         store.get_trace_steps("t1")
 
 
@@ -194,9 +208,10 @@ def test_the_bulk_reader_closes_its_connection(big_url: str) -> None:
     bulk: BulkReader = store.trace_store._bulk  # type: ignore[attr-defined]
     kept = bulk._idle[0]
     with psycopg.connect(big_url, autocommit=True) as connection:
-        states = connection.execute("SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()")
+        states = connection.execute(
+            "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"
+        )
         assert {state for (state,) in states} == {"idle"}  # no transaction is left open
     del store, bulk
     with pytest.raises(adbc_driver_manager.Error, match="must call AdbcConnectionInit first"):
         kept.cursor().execute("SELECT 1")
-

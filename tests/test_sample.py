@@ -46,7 +46,8 @@ class Block:
         return self.runs.loc[self.incidents.source_run_id[f"{self.prefix}{incident}"]]
 
     def steps_of(self, incident: int) -> pd.DataFrame:
-        return self.steps[self.steps.run_id == self.run_of(incident).name].reset_index(drop=True)
+        mine: pd.DataFrame = self.steps[self.steps.run_id == self.run_of(incident).name]
+        return mine.reset_index(drop=True)
 
     def violation_of(self, incident: int) -> int:
         """The index of the first offending step, after checking that its time is that step's."""
@@ -72,7 +73,8 @@ def readme() -> str:
 
 def test_the_committed_sample_is_the_one_that_the_code_makes(sample: dict[str, pa.Table]) -> None:
     committed = {table: pq.read_table(DATA / "sample" / f"{table}.parquet") for table in RECORDS}
-    assert {t: table_digest(t, rows) for t, rows in committed.items()} == {t: table_digest(t, sample[t]) for t in RECORDS}
+    for table, rows in committed.items():
+        assert table_digest(table, rows) == table_digest(table, sample[table])
     assert all(rows.schema.equals(sample[table].schema, check_metadata=True) for table, rows in committed.items())
 
 
@@ -178,7 +180,8 @@ def test_what_is_ordinary_has_no_look_of_a_plant(block: Block) -> None:
     assert ordinary.groupby("content_hash").size().max() <= 2
     assert set(ordinary.status) <= {"ok", "error"}
     assert ordinary[ordinary.step_type == "tool_call"].duration_ms.max() < 40_000
-    assert set(block.runs.drop(list(planted)).termination_reason.dropna()) <= {"completed", "user_abort", "system_failure"}
+    reasons = set(block.runs.drop(list(planted)).termination_reason.dropna())
+    assert reasons <= {"completed", "user_abort", "system_failure"}
     faults = ordinary.status.isin(ERROR_STATUSES)
     assert 0.002 < faults.mean() < 0.02
     assert (ordinary.error.notna() == faults).all()
@@ -356,7 +359,9 @@ def test_write_sample_writes_block_by_block_what_sample_tables_gives(tmp_path: P
     assert {path.stem: pq.read_table(path) for path in paths} == tables
 
 
-def test_load_sample_fills_a_database_and_says_how_many_rows(fresh_url: str, capsys: pytest.CaptureFixture[str]) -> None:
+def test_load_sample_fills_a_database_and_says_how_many_rows(
+    fresh_url: str, capsys: pytest.CaptureFixture[str]
+) -> None:
     counts = load_sample(fresh_url, runs=301, seed=3)
     assert counts == {table: rows.num_rows for table, rows in sample_tables(301, seed=3).items()}
     engine = writable(fresh_url)

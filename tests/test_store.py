@@ -52,7 +52,9 @@ def test_lookups_give_the_stored_rows(store: ExportBundleStore) -> None:
     assert store.get_trace_summary("r1", "acme") == TraceSummarySnapshot(**trace())
     expected = [step(0), step(1, status="error"), step(2)]
     fields = TraceStepSnapshot.RECORD.names
-    assert list(store.get_trace_steps("t1", "acme")) == [TraceStepSnapshot(*(row[f] for f in fields)) for row in expected]
+    assert list(store.get_trace_steps("t1", "acme")) == [
+        TraceStepSnapshot(*(row[f] for f in fields)) for row in expected
+    ]
 
 
 def test_times_are_utc_datetimes(store: ExportBundleStore) -> None:
@@ -172,7 +174,13 @@ def test_periods_are_half_open(fresh_url: str) -> None:
 
 def test_order_is_total_and_undated_runs_come_last(fresh_url: str) -> None:
     rows = one_of_each(
-        runs=[run(run_id="b"), run(run_id="a"), run(run_id="B"), run(run_id="u", started_at=None), run(run_id="n", started_at=NOON + SECOND)],
+        runs=[
+            run(run_id="b"),
+            run(run_id="a"),
+            run(run_id="B"),
+            run(run_id="u", started_at=None),
+            run(run_id="n", started_at=NOON + SECOND),
+        ],
     )
     store = ExportBundleStore(create_native(fresh_url, rows))
     assert [found.run_id for found in store.list_runs()] == ["n", "b", "a", "B", "u"]
@@ -198,7 +206,11 @@ def test_filters(sample_url: str, sample: dict[str, pa.Table]) -> None:
     for column in ("agent_id", "termination_reason"):
         values = sample["runs"][column].drop_null().unique().to_pylist()
         for wanted in (values[0], values[:2]):
-            expected = [row["run_id"] for row in sample["runs"].to_pylist() if row[column] in (wanted if isinstance(wanted, list) else [wanted])]
+            expected = [
+                row["run_id"]
+                for row in sample["runs"].to_pylist()
+                if row[column] in (wanted if isinstance(wanted, list) else [wanted])
+            ]
             assert expected
             assert sorted(found.run_id for found in store.list_runs(**{column: wanted})) == sorted(expected)
     assert {found.severity for found in store.list_incidents(severity=["critical", "high"])} == {"critical", "high"}
@@ -210,7 +222,11 @@ def test_filters(sample_url: str, sample: dict[str, pa.Table]) -> None:
 
 def test_lists_equal_the_sample(sample_url: str, sample: dict[str, pa.Table]) -> None:
     store = ExportBundleStore(sample_url)
-    for table, found in (("incidents", store.list_incidents()), ("runs", store.list_runs()), ("traces", store.list_traces())):
+    for table, found in (
+        ("incidents", store.list_incidents()),
+        ("runs", store.list_runs()),
+        ("traces", store.list_traces()),
+    ):
         key = found.snapshot_type.RECORD.key[0]
         assert found.to_arrow().sort_by(key).equals(sample[table].sort_by(key).cast(found.schema))
 
@@ -230,9 +246,18 @@ def test_every_trace_equals_the_sample(sample_url: str, sample: dict[str, pa.Tab
 
 def test_arguments_are_checked_with_what_is_accepted(store: ExportBundleStore) -> None:
     cases = [
-        (lambda: store.list_runs(since=dt.datetime(2026, 10, 5)), r"since is datetime.*naive datetime; give it a time zone"),  # noqa: DTZ001
-        (lambda: store.list_incidents(until=dt.date(2026, 10, 5)), r"until is datetime.date\(2026, 10, 5\); expected a datetime"),  # type: ignore[arg-type]
-        (lambda: store.list_runs(since=NOON, until=NOON), r"since is 2026-10-05T12:00:00\+00:00, until is .* expected since before until"),
+        (
+            lambda: store.list_runs(since=dt.datetime(2026, 10, 5)),
+            r"since is datetime.*naive datetime; give it a time zone",
+        ),
+        (
+            lambda: store.list_incidents(until=dt.date(2026, 10, 5)),
+            r"until is datetime.date\(2026, 10, 5\); expected a datetime",
+        ),  # type: ignore[arg-type]
+        (
+            lambda: store.list_runs(since=NOON, until=NOON),
+            r"since is 2026-10-05T12:00:00\+00:00, until is .* expected since before until",
+        ),
         (lambda: store.list_runs(limit=-1), "limit is -1; expected an integer of at least 0, or None"),
         (lambda: store.list_runs(limit=True), "limit is True; expected an integer"),
         (lambda: store.list_runs(limit=2.0), "limit is 2.0; expected an integer"),  # type: ignore[arg-type]
@@ -275,7 +300,9 @@ def test_forbidden_values_name_table_key_and_column(
         expected = "a float64, never NULL"
     rows = dict(one_of_each())
     rows[table] = [step(0), row] if table == "trace_steps" else [row]
-    with pytest.raises(InconsistentData, match=rf"{table}: row .* has {column} = {found}; expected {expected}") as caught:
+    with pytest.raises(
+        InconsistentData, match=rf"{table}: row .* has {column} = {found}; expected {expected}"
+    ) as caught:
         ExportBundleStore(create_native(fresh_url, rows)).get_export_bundle("i1")
     key = {"trace_steps": "trace_id='t1', step_index=1", "runs": "run_id='r1'", "incidents": "id='i1'"}[table]
     assert (caught.value.table, caught.value.key, caught.value.column) == (table, key, column)
@@ -285,7 +312,9 @@ def test_forbidden_values_name_table_key_and_column(
 
 def test_a_step_index_twice_is_found(fresh_url: str) -> None:
     store = ExportBundleStore(create_native(fresh_url, one_of_each(trace_steps=[step(0), step(0)])))
-    with pytest.raises(InconsistentData, match=r"trace_steps: row trace_id='t1', step_index=0 has step_index = 0 twice"):
+    with pytest.raises(
+        InconsistentData, match=r"trace_steps: row trace_id='t1', step_index=0 has step_index = 0 twice"
+    ):
         store.get_trace_steps("t1", "acme")
 
 
@@ -301,7 +330,9 @@ def test_a_step_index_twice_is_found(fresh_url: str) -> None:
     ],
 )
 def test_sqlite_holds_any_type_in_any_column(tmp_path: Path, column: str, value: object, expected: str) -> None:
-    url = create_native(f"sqlite:///{tmp_path / 'odd.sqlite'}", one_of_each(trace_steps=[step(0), step(1, **{column: value})]))
+    url = create_native(
+        f"sqlite:///{tmp_path / 'odd.sqlite'}", one_of_each(trace_steps=[step(0), step(1, **{column: value})])
+    )
     with pytest.raises(InconsistentData, match=rf"trace_id='t1', step_index=1 has {column} = .*; expected {expected}"):
         ExportBundleStore(url).get_trace_steps("t1", "acme")
 
@@ -345,8 +376,14 @@ def test_a_scoped_store_reads_one_tenant(fresh_url: str) -> None:
         with pytest.raises(TenantMismatch, match="scoped to tenant 'acme'; the call asks for 'globex'"):
             call()
     unscoped = ExportBundleStore(url)
-    for call in (lambda: unscoped.get_incident("i1"), lambda: unscoped.get_run_by_run_id("r1"), lambda: unscoped.get_export_bundle("i1")):
-        with pytest.raises(InconsistentData, match=r"stands in several rows, of tenants 'acme', 'globex'.*Name the tenant"):
+    for call in (
+        lambda: unscoped.get_incident("i1"),
+        lambda: unscoped.get_run_by_run_id("r1"),
+        lambda: unscoped.get_export_bundle("i1"),
+    ):
+        with pytest.raises(
+            InconsistentData, match=r"stands in several rows, of tenants 'acme', 'globex'.*Name the tenant"
+        ):
             call()
     assert [found.step_type for found in unscoped.get_trace_steps("t1", "globex")] == ["canary"]
 
@@ -431,11 +468,17 @@ def test_an_unreachable_server_is_named_without_the_password(postgres_server: st
 def test_a_statement_timeout(url: str, backend: str) -> None:
     store = ExportBundleStore(url, statement_timeout=0.05)
     if backend == "sqlite":
-        slow = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000) SELECT max(i) FROM n"
+        slow = (
+            "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 100000000) SELECT max(i) FROM n"
+        )
     else:
         slow = "SELECT pg_sleep(20)"
     database = store._reader.database
-    with pytest.raises(QueryTimeout, match="statement_timeout"), database.transaction() as connection, database.translated_errors():
+    with (
+        pytest.raises(QueryTimeout, match="statement_timeout"),
+        database.transaction() as connection,
+        database.translated_errors(),
+    ):
         connection.execute(sa.text(slow)).all()
     assert store.get_incident("i1")
     for bad in (0, -1, float("nan")):

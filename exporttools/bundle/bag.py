@@ -17,10 +17,12 @@ MANIFEST = "manifest-sha256.txt"
 TAG_MANIFEST = "tagmanifest-sha256.txt"
 TAG_FILES = ("bagit.txt", "bag-info.txt", MANIFEST)
 
-# RFC 8493 §2.1.3: a checksum, white space, a path. What sha256sum writes has two spaces; so has ours.
-_MANIFEST_LINE = re.compile(r"^([0-9a-fA-F]{64})[ \t]+\*?(\S.*)$")
+# RFC 8493 §2.1.3: a checksum, white space, a path. What sha256sum writes is lower-case and has two spaces; so has ours.
+# Other forms are refused: nothing holds the tag manifest's own digest, and any changed byte is to be found there too.
+_MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
 _MANIFEST_BYTES = 1 << 20  # a bundle has five payload files; its manifests are under a kilobyte
+_LABEL_CHARACTERS = 1000  # an id may be a megabyte; it stands whole in bundle.json
 
 
 def write_tag_files(bag: Path, *, identifier: str, description: str, software: str) -> None:
@@ -43,7 +45,8 @@ def write_tag_files(bag: Path, *, identifier: str, description: str, software: s
 
 def _one_tag_line(value: str) -> str:
     """An id is any text; a line break in it would start a tag of its own (RFC 8493 §2.2.2)."""
-    return "".join(f"%{ord(c):02X}" if ord(c) < 0x20 or c in "\x7f\x85\u2028\u2029" else c for c in value)
+    cut = value if len(value) <= _LABEL_CHARACTERS else value[: _LABEL_CHARACTERS - 1] + "…"
+    return "".join(f"%{ord(c):02X}" if ord(c) < 0x20 or c in "\x7f\x85\u2028\u2029" else c for c in cut)
 
 
 def _write_manifest(bag: Path, name: str, files: Iterable[Path]) -> None:
@@ -97,7 +100,12 @@ def _check_tree(bag: Path, expected: set[str]) -> Iterator[Finding]:
 
 
 def _kind(mode: int) -> str:
-    kinds = ((stat.S_ISREG, "a file"), (stat.S_ISDIR, "a directory"), (stat.S_ISLNK, "a symbolic link"), (stat.S_ISFIFO, "a pipe"))
+    kinds = (
+        (stat.S_ISREG, "a file"),
+        (stat.S_ISDIR, "a directory"),
+        (stat.S_ISLNK, "a symbolic link"),
+        (stat.S_ISFIFO, "a pipe"),
+    )
     return next((name for test, name in kinds if test(mode)), "a special file")
 
 
@@ -108,18 +116,20 @@ def _read_tag_file(path: Path) -> str:
 
 def _check_manifest(bag: Path, manifest: str, expected: set[str], unusable: set[str]) -> Iterator[Finding]:
     listed: dict[str, str] = {}
-    for number, line in enumerate(_read_tag_file(bag / manifest).split("\n"), start=1):
-        match = _MANIFEST_LINE.match(line)
+    *lines, rest = _read_tag_file(bag / manifest).split("\n")
+    if rest:
+        yield Finding("malformed", manifest, "a line break at the end", rest)
+    for number, line in enumerate(lines, start=1):
+        match = _MANIFEST_LINE.fullmatch(line)
         if match is None:
-            if line:
-                yield Finding("malformed", manifest, f"a SHA-256 and a path in line {number}", line)
+            yield Finding("malformed", manifest, f"a lower-case SHA-256, two spaces and a path in line {number}", line)
             continue
         digest, path = match.groups()
         if path in listed:
             yield Finding("malformed", manifest, f"{path} once", f"again in line {number}")
         elif path not in expected:
             yield Finding("unexpected", manifest, "only the bundle's own files", path)
-        listed[path] = digest.lower()
+        listed[path] = digest
     for path in sorted(expected):
         if path not in listed:
             yield Finding("malformed", manifest, f"a line for {path}", "none")

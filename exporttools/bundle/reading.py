@@ -61,7 +61,9 @@ def read_bundle(path: str | os.PathLike[str]) -> ExportBundle:
     if bundle is None or not verification.ok:
         findings = "; ".join(map(str, verification.findings[:3]))
         more = f" and {len(verification.findings) - 3} more" if len(verification.findings) > 3 else ""
-        raise VerificationFailed(f"{one_line(verification.path)} does not verify: {findings}{more}", verification.findings)
+        raise VerificationFailed(
+            f"{one_line(verification.path)} does not verify: {findings}{more}", verification.findings
+        )
     return bundle
 
 
@@ -87,8 +89,8 @@ def verify_bundle(path: str | os.PathLike[str]) -> Verification:
 
 def _read(path: str | os.PathLike[str]) -> tuple[Verification, ExportBundle | None]:
     bag = Path(path)
-    if not bag.is_dir():
-        found = "a file" if bag.exists() else "nothing"
+    if not os.path.isdir(bag):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
+        found = "a file" if os.path.lexists(bag) else "nothing"
         raise BundleUnreadable(f"{one_line(bag)}: expected a bundle, which is a directory; found {found}")
     try:
         findings = list(check_bag(bag, [*PART_FILES.values(), NAME]))
@@ -119,7 +121,9 @@ def _read_payload(payload: Path) -> tuple[ExportBundle | None, list[Finding]]:
     if findings:
         return None, findings
     try:
-        bundle = ExportBundle(**parts, trace_count=description["trace_count"], source=source_from_json(description["source"]))
+        bundle = ExportBundle(
+            **parts, trace_count=description["trace_count"], source=source_from_json(description["source"])
+        )
     except (ExportToolsError, KeyError, TypeError, ValueError) as error:
         return None, [Finding("content", f"data/{NAME}", "parts that belong together", one_line(error, 400))]
     return bundle, list(_check_statements(bundle, description))

@@ -90,6 +90,8 @@ class Verification:
 
     def _repr_html_(self) -> str:
         findings = "".join(f"<li>{html_text(finding, 600)}</li>" for finding in self.findings)
-        digest = f"<br>content digest <code>sha256:{html_text(self.content_digest)}</code>" if self.content_digest else ""
+        digest = (
+            f"<br>content digest <code>sha256:{html_text(self.content_digest)}</code>" if self.content_digest else ""
+        )
         mark = "✔" if self.ok else "✘"
         return f"<p><b>{mark} {self.verdict}</b>: <code>{html_text(self.path)}</code>{digest}</p><ul>{findings}</ul>"

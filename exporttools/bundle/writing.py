@@ -6,7 +6,6 @@ import json
 import os
 from pathlib import Path
 
-import exporttools
 from exporttools.bundle.bag import write_tag_files
 from exporttools.bundle.description import NAME, PART_FILES, describe
 from exporttools.bundle.parquet import write_part
@@ -14,6 +13,7 @@ from exporttools.durable import new_directory
 from exporttools.errors import BundleError, BundleExists, ConfigError
 from exporttools.inert import one_line
 from exporttools.snapshots import ExportBundle
+from exporttools.version import __version__
 
 
 def write_bundle(bundle: ExportBundle, path: str | os.PathLike[str]) -> Path:
@@ -57,15 +57,21 @@ def write_bundle(bundle: ExportBundle, path: str | os.PathLike[str]) -> Path:
     if bundle.tenant_id is None:
         raise ConfigError("the bundle holds neither incident, run nor trace; there is nothing to save")
     target = Path(path)
-    if not target.parent.is_dir():
+    if "\0" in str(target):
+        raise ConfigError(f"the path {one_line(target)} has a NUL character, which no file's name can have")
+    if not os.path.isdir(target.parent):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
         raise ConfigError(f"{one_line(target.parent)} is no directory; make it first")
     try:
         with new_directory(target) as bag:
             _fill(bag, bundle)
     except FileExistsError as error:
-        raise BundleExists(f"{one_line(target)} exists; it was not touched. Remove it or choose another name") from error
+        raise BundleExists(
+            f"{one_line(target)} exists; it was not touched. Remove it or choose another name"
+        ) from error
     except OSError as error:
-        raise BundleError(f"{one_line(target)} could not be written: {one_line(error)}. Nothing was left behind") from error
+        raise BundleError(
+            f"{one_line(target)} could not be written: {one_line(error)}. Nothing was left behind"
+        ) from error
     return target
 
 
@@ -80,5 +86,5 @@ def _fill(bag: Path, bundle: ExportBundle) -> None:
         bag,
         identifier=bundle.name,
         description=f"An AI agent's incident or run: {bundle.steps.describe()}",
-        software=f"exporttools {exporttools.__version__}",
+        software=f"exporttools {__version__}",
     )

@@ -81,7 +81,7 @@ def amount_text(amount: float, unit: str) -> str:
 
 def number_text(value: float, _position: int | None = None) -> str:
     """Say a tick's number: grouped by thousands, and as short as it can be."""
-    return f"{value:,.6g}" if abs(value) < 1e6 else f"{value / 1e6:,.6g} M"
+    return f"{value:,.12g}" if abs(value) < 1e12 else f"{value:.4g}"
 
 
 def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str = "") -> None:

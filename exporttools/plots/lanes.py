@@ -102,12 +102,17 @@ def timeline(
     ax = new_axes(min(5.6, 3.2 + 0.21 * max(lanes, 3))) if ax is None else ax
     if not len(steps):
         return write_empty(ax, steps, title, "step type")
+    figure = ax.get_figure()
+    assert figure is not None
+    current = figure.gca()
     below = _split(ax, lanes)
     time = set_time_axis([ax, below], steps.start, steps.end)
     _draw_lanes(ax, steps, time)
     _draw_spending(below, steps, time)
     write_heading(ax, steps, title, failed="hatched, mark above")
     mark_violation([ax, below], steps)
+    # New panels became the current Axes, where the user's next pyplot call would draw.
+    figure.sca(current)
     return ax
 
 
