@@ -79,7 +79,7 @@ def root(
         ),
     ] = None,
     tenant: TenantOption = None,
-    version: Annotated[
+    _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")
     ] = False,
 ) -> None:

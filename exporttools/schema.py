@@ -64,6 +64,11 @@ class Column:
     additive: bool = False
 
     @property
+    def described(self) -> str:
+        """The type with its article, for messages."""
+        return f"{'an' if self.type == 'int64' else 'a'} {self.type}"
+
+    @property
     def arrow_field(self) -> pa.Field:
         """The column as an Arrow field; unit and meaning ride along as metadata."""
         metadata = {"doc": self.doc} | ({"unit": self.unit} if self.unit else {})
@@ -272,7 +277,7 @@ def require_valid(table: pa.Table, columns: Sequence[Column], *, origin: Origin,
 def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, Any]]:
     """The rules that some value breaks, each with a mask of the rows that do. Cheap checks on the whole come first."""
     if not column.nullable and values.null_count:
-        yield f"{'an' if column.type == 'int64' else 'a'} {column.type}, never NULL", pc.is_null(values)
+        yield f"{column.described}, never NULL", pc.is_null(values)
     if len(values) == values.null_count:
         return
     if column.type == "float64" and not pc.all(pc.is_finite(values)).as_py():

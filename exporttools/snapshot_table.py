@@ -32,7 +32,19 @@ T_co = TypeVar("T_co", bound=SnapshotType, covariant=True)
 T = TypeVar("T", bound=SnapshotType)
 
 
-class SnapshotTable(Sequence[T_co], Generic[T_co]):
+if TYPE_CHECKING:
+    _Base = Sequence
+else:
+    # Not a subclass of Sequence at run time: Polars would take it row by row before it looks for Arrow, and lose
+    # time zones and extra columns. It has every method of one.
+    class _Base(Generic[T_co]):
+        __contains__ = Sequence.__contains__
+        __reversed__ = Sequence.__reversed__
+        index = Sequence.index
+        count = Sequence.count
+
+
+class SnapshotTable(_Base[T_co]):
     """An immutable sequence of snapshots, backed by an Arrow table.
 
     ``len``, iteration and an integer index give snapshots, built only when asked for; a slice gives a table.
@@ -92,9 +104,11 @@ class SnapshotTable(Sequence[T_co], Generic[T_co]):
         Raises
         ------
         ConfigError
-            A datetime is naive, or a value is not of its column's type.
+            A record is of another class, a datetime is naive, or a value is not of its column's type.
         """
         rows = list(records)
+        if others := [type(row).__name__ for row in rows if not isinstance(row, snapshot_type)]:
+            raise ConfigError(f"expected a {snapshot_type.__name__}; found {others[0]}")
         columns = [
             column_array(column, [getattr(row, column.name) for row in rows]) for column in snapshot_type.RECORD.columns
         ]
@@ -304,7 +318,7 @@ def column_array(column: Column, values: Sequence[Any]) -> pa.Array:
                 f"{column.name} is {value!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC"
             )
         if not isinstance(value, _PYTHON_TYPES[column.type]) or isinstance(value, bool):
-            raise ConfigError(f"{column.name} is {one_line(repr(value))}; expected a {column.type}")
+            raise ConfigError(f"{column.name} is {one_line(repr(value))}; expected {column.described}")
     try:
         return pa.array(values, ARROW_TYPES[column.type])
     except (pa.ArrowInvalid, UnicodeEncodeError, OverflowError) as error:
