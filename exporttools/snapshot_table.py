@@ -108,7 +108,7 @@ class SnapshotTable(_Base[T_co]):
         """
         rows = list(records)
         if others := [type(row).__name__ for row in rows if not isinstance(row, snapshot_type)]:
-            raise ConfigError(f"expected a {snapshot_type.__name__}; found {others[0]}")
+            raise ConfigError(f"expected records of {snapshot_type.__name__}; found {others[0]}")
         columns = [
             column_array(column, [getattr(row, column.name) for row in rows]) for column in snapshot_type.RECORD.columns
         ]

@@ -221,6 +221,9 @@ class ExportBundle:
         trace_count: int | None = None,
         source: SourceSnapshot | None = None,
     ) -> None:
+        if steps is not None and not (isinstance(steps, SnapshotTable) and steps.snapshot_type is TraceStepSnapshot):
+            found = steps.describe() if isinstance(steps, SnapshotTable) else type(steps).__name__
+            raise ConfigError(f"expected a SnapshotTable of TraceStepSnapshot or None; found {found}")
         tables: dict[str, SnapshotTable[Any]] = {
             "incident": _at_most_one(IncidentSnapshot, incident),
             "run": _at_most_one(RunSnapshot, run),
@@ -253,13 +256,19 @@ class ExportBundle:
         if not isinstance(self.trace_count, int) or isinstance(self.trace_count, bool):
             raise ConfigError(f"trace_count is {one_line(repr(self.trace_count))}; expected an int")
         if self.trace_count < len(self._tables["trace"]):
-            raise ConfigError(f"trace_count is {self.trace_count}, but the bundle has a trace")
+            expected = len(self._tables["trace"])
+            raise ConfigError(
+                f"trace_count is {self.trace_count}; expected at least {expected}, as many as the bundle has"
+            )
 
     _tables: dict[str, SnapshotTable[Any]]
     _digest: str | None
 
     def __setattr__(self, name: str, value: object) -> None:
         raise AttributeError(f"an ExportBundle is immutable; build a new one to change {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an ExportBundle is immutable; build a new one without {name}")
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _restore_bundle, (tuple(self._tables.values()), self.trace_count, self.source)
@@ -370,7 +379,7 @@ def _at_most_one(snapshot_type: type[S], part: S | SnapshotTable[S] | None) -> S
             raise ConfigError(f"expected at most one {snapshot_type.__name__}; found {part.describe()}")
         return part
     if part is not None and not isinstance(part, snapshot_type):
-        raise ConfigError(f"expected a {snapshot_type.__name__} or None; found {type(part).__name__}")
+        raise ConfigError(f"expected {snapshot_type.__name__} or None; found {type(part).__name__}")
     return SnapshotTable.from_records(snapshot_type, [] if part is None else [part])
 
 

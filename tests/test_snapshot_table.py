@@ -266,8 +266,7 @@ def test_pandas_polars_duckdb_and_arrow_agree(records: list[TraceStepSnapshot]) 
     assert table.schema.equals(steps.schema, check_metadata=True)
     assert table.to_pylist() == expected
     taken = pd.DataFrame.from_arrow(steps)
-    assert [_plain(row) for row in taken.to_dict("records")] == expected[: len(taken)]
-    assert len(taken) == len(frame) == 5
+    assert [_plain(row) for row in taken.to_dict("records")] == expected
     assert pa.schema(steps).names == list(frame.columns)
 
 
@@ -319,8 +318,8 @@ def test_tables_that_are_not_of_the_record(steps: SnapshotTable[TraceStepSnapsho
     i = arrow.column_names.index("tokens")
     names = ", ".join(TRACE_STEPS.names)
     cases = [
-        (arrow.drop_columns(["tokens", "status"]), f"trace_steps: no column tokens, status; found {names}".replace(
-            "tokens, cost_cents", "cost_cents").replace("status, content", "content")),
+        (arrow.drop_columns(["tokens", "status"]), "trace_steps: no column tokens, status; "
+         "found step_index, timestamp, step_type, cost_cents, duration_ms, content_hash"),
         (arrow.set_column(i, "tokens", arrow["tokens"].cast(pa.int32())), "trace_steps: column 'tokens' is of type int32; expected int64"),
         (arrow.append_column("model", pa.array([1] * 5)), "trace_steps: column 'model' is of type int64; expected string"),
         (arrow.append_column("flag", pa.array([True] * 5)),
@@ -393,7 +392,7 @@ def test_records_with_values_that_are_forbidden() -> None:
 
 
 def test_records_of_another_class_are_refused() -> None:
-    with pytest.raises(ConfigError, match="^expected a TraceStepSnapshot; found RunSnapshot$"):
+    with pytest.raises(ConfigError, match="^expected records of TraceStepSnapshot; found RunSnapshot$"):
         SnapshotTable.from_records(TraceStepSnapshot, [RunSnapshot("r", "t")])  # type: ignore[list-item]
 
 

@@ -6,7 +6,7 @@ import datetime as dt
 import json
 import math
 import platform
-from typing import Any
+from typing import Any, NoReturn
 
 import pyarrow as pa
 
@@ -112,7 +112,9 @@ def parse(text: str) -> dict[str, Any]:
     ValueError
         Not such a JSON object.
     """
-    value = json.loads(text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant)
+    value = json.loads(
+        text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
+    )
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}")  # noqa: TRY004
     return value
@@ -126,5 +128,10 @@ def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return dict(pairs)
 
 
-def _refuse_constant(name: str) -> Any:
+def _finite(text: str) -> float:
+    number = float(text)
+    return number if math.isfinite(number) else _refuse_constant(text)
+
+
+def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"the number {name}")
