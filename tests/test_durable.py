@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import errno
 import os
 import sys
@@ -29,18 +30,18 @@ OCCUPANTS: dict[str, tuple[Appear, Callable[[Path], object]]] = {
 
 def _without_exclusive_rename(patch: pytest.MonkeyPatch) -> None:
     """As on a C library that has neither renameat2 nor renamex_np."""
-    patch.setattr(durable.ctypes, "CDLL", lambda *_, **__: object())
+    patch.setattr(ctypes, "CDLL", lambda *_, **__: object())
 
 
 def _where_the_file_system_refuses(patch: pytest.MonkeyPatch, code: int) -> None:
     class Library:
         def renameat2(self, *_: object) -> int:
-            durable.ctypes.set_errno(code)
+            ctypes.set_errno(code)
             return -1
 
         renamex_np = renameat2
 
-    patch.setattr(durable.ctypes, "CDLL", lambda *_, **__: Library())
+    patch.setattr(ctypes, "CDLL", lambda *_, **__: Library())
 
 
 @pytest.fixture(params=["exclusive rename", "no such call", "EINVAL", "ENOSYS"])

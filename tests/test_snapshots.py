@@ -39,9 +39,8 @@ SOURCE = SourceSnapshot("sqlite", "3.45", "native", None, NOON)
 def bundle_of(**changes: Any) -> ExportBundle:
     """One of each with three steps."""
     steps = steps_of(a_step(0), a_step(1, status="error"), a_step(2))
-    return ExportBundle(
-        **{"incident": INCIDENT, "run": RUN, "trace": TRACE, "steps": steps, "source": SOURCE} | changes
-    )
+    parts: dict[str, Any] = {"incident": INCIDENT, "run": RUN, "trace": TRACE, "steps": steps, "source": SOURCE}
+    return ExportBundle(**parts | changes)
 
 
 # The records
