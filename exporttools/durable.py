@@ -1,25 +1,43 @@
-"""The one way to write a directory: whole or not at all. Knows files; not what is in them."""
+"""The one way to write a directory or a file: whole or not at all. Knows files; not what is in them.
+
+What is being written lies beside its target as ``.NAME.HEX.exporttools-partial`` until it takes the target's name. Its
+writer holds a lock on it (flock(2)), which the kernel lets go when the process ends, however it ends. So a partial
+whose lock can be had belongs to no living process, whatever pids were used again and whatever container it ran in, and
+the next write into the same directory removes it. Where there are no such locks (Windows, NFS) the partials
+of killed processes stay, and all else works.
+"""
 
 from __future__ import annotations
 
 import ctypes
 import errno
 import os
+import re
+import secrets
 import shutil
 import sys
-import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any, BinaryIO
+
+if sys.platform != "win32":
+    import fcntl
 
 _AT_FDCWD = -100
 _RENAME_NOREPLACE = 1  # Linux: renameat2(2)
 _RENAME_EXCL = 4  # macOS: renamex_np(2)
 
+_NAME_CHARACTERS = 40  # a name may have 255 bytes, and a character 4
+_PARTIAL = re.compile(rf"\..{{0,{_NAME_CHARACTERS}}}\.[0-9a-f]{{16}}\.exporttools-partial", re.DOTALL)
+
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill that becomes `path` at the end of the block, durably, or vanishes with the block's error.
+    """A directory to fill that becomes `path` at the end of the block, or vanishes with the block's error.
+
+    Every file and directory is synced before the rename and the parent after it, so that after a power failure `path`
+    is whole or absent too.
 
     Parameters
     ----------
@@ -38,61 +56,191 @@ def new_directory(path: Path) -> Iterator[Path]:
     OSError
         What the file system says; nothing was left behind.
 
-    Notes
-    -----
-    Every file and directory is synced before the rename and the parent after it, so that after a power failure `path`
-    is whole or absent too.
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_directory(Path(parent, "letters")) as directory:
+    ...         written = (directory / "a.txt").write_text("a")
+    ...     Path(parent, "letters", "a.txt").read_text()
+    'a'
     """
+    _refuse_existing(path)
+    with _partial(path, Path.mkdir) as partial:
+        yield partial
+        _publish(partial, path)
+
+
+@contextmanager
+def new_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that becomes `path` as a directory does by :func:`new_directory`: durably, or not at all.
+
+    Yields
+    ------
+    BinaryIO
+        A new, empty file beside `path`, open for writing, reading and seeking. The block may close it.
+
+    Raises
+    ------
+    FileExistsError, OSError
+        As by :func:`new_directory`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     with new_file(Path(parent, "letters.json")) as file:
+    ...         written = file.write(b'["a"]')
+    ...     Path(parent, "letters.json").read_text()
+    '["a"]'
+    """
+    _refuse_existing(path)
+    with _partial(path, lambda partial: partial.touch(exist_ok=False)) as partial:
+        with partial.open("r+b") as file:
+            yield file
+        _publish(partial, path)
+
+
+@contextmanager
+def scratch_directory(beside: Path) -> Iterator[Path]:
+    """A new, empty directory for working files beside a path; it vanishes with the block.
+
+    Raises
+    ------
+    OSError
+        What the file system says when it is made.
+    """
+    with _partial(beside, Path.mkdir) as partial:
+        yield partial
+
+
+def _refuse_existing(path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
-    # Hidden, and named after its process: what a killed one leaves can be told from what is still being written.
-    # A name may have 255 bytes, and a character 4.
-    partial = path.parent / f".{path.name[:40]}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
-    partial.mkdir()
+
+
+@contextmanager
+def _partial(beside: Path, make: Callable[[Path], None]) -> Iterator[Path]:
+    """Something new beside a path, locked; it vanishes with the block unless it has another name by then."""
+    _sweep(beside.parent)
+    with ExitStack() as lock:
+        partial = _make_locked(beside, make, lock)
+        try:
+            yield partial
+        finally:
+            _remove(partial)
+
+
+def _partial_path(beside: Path) -> Path:
+    return beside.parent / f".{beside.name[:_NAME_CHARACTERS]}.{secrets.token_hex(8)}.exporttools-partial"
+
+
+def _make_locked(beside: Path, make: Callable[[Path], None], lock: ExitStack) -> Path:
+    for _ in range(10):
+        partial = _partial_path(beside)
+        make(partial)
+        try:
+            lock.enter_context(_locked(partial))
+        except (BlockingIOError, FileNotFoundError):  # another process' sweep came before the lock, and removes it
+            _remove(partial)
+            continue
+        except OSError:  # ENOLCK, ENOTSUP; EBADF on NFS, which locks only what is open for writing
+            pass
+        return partial
+    raise BlockingIOError(errno.EAGAIN, "other processes swept each of 10 new partials", str(beside))
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Hold the lock on a file or directory; an OSError where that cannot be, a BlockingIOError where another holds it.
+
+    A forked child shares it: were the writer killed, its partial would stay for as long as the child lives, no longer.
+    A program that the writer executes does not (PEP 446).
+    """
+    if sys.platform == "win32":
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(path))
+    descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK)
     try:
-        yield partial
-        for directory, _, files in os.walk(partial, topdown=False):
-            for file in files:
-                _fsync(Path(directory, file))
-            _fsync(Path(directory))
-        _rename_to_new(partial, path)
-    except BaseException:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        if not os.path.samestat(os.fstat(descriptor), os.lstat(path)):  # renamed or removed before it was locked
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _sweep(directory: Path) -> None:
+    """Remove the partials of dead processes; whatever hinders that is no reason not to write."""
+    with suppress(OSError):
+        for path in [path for path in directory.iterdir() if _PARTIAL.fullmatch(path.name)]:
+            # Renamed first: some network file systems keep locks to one machine. A writer on another whose partial is
+            # taken from it finds the name gone, and fails; emptied in place, half a partial could yet be published.
+            with suppress(OSError), _locked(path):
+                _remove(path.rename(_partial_path(path.with_name("stale"))))
+
+
+def _remove(path: Path) -> None:
+    """Remove a file or a directory as far as that can be done; a later sweep does the rest."""
+    if path.is_dir():
+        shutil.rmtree(path, ignore_errors=True)
+    else:
+        with suppress(OSError):
+            path.unlink()
+
+
+def _publish(partial: Path, path: Path) -> None:
+    _fsync_tree(partial)
+    _rename_to_new(partial, path)
     try:
         _fsync(path.parent)
     except BaseException:
-        shutil.rmtree(path, ignore_errors=True)
+        path.rename(partial)  # not removed in place, where a reader could see half of it
         raise
+
+
+def _fsync_tree(path: Path) -> None:
+    if path.is_dir() and not path.is_symlink():
+        for child in path.iterdir():
+            _fsync_tree(child)
+    _fsync(path)
 
 
 def _fsync(path: Path) -> None:
     if sys.platform == "win32" and path.is_dir():
         return  # Windows has no handle to sync a directory by
-    descriptor = os.open(path, os.O_RDONLY)
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        # Some file systems cannot sync a directory, and say so; a file that cannot be synced is not written.
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
     finally:
         os.close(descriptor)
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
-    """Rename without ever replacing: a plain rename(2) would take the place of an empty directory."""
+    """Rename without ever replacing: rename(2) would take the place of a file or of an empty directory."""
     old, new = os.fsencode(source), os.fsencode(target)
-    libc = ctypes.CDLL(None, use_errno=True) if sys.platform != "win32" else None
+    libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):
-        failed = libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)  # type: ignore[union-attr]
+        failed = libc.renameat2(_AT_FDCWD, old, _AT_FDCWD, new, _RENAME_NOREPLACE)
     elif sys.platform == "darwin" and hasattr(libc, "renamex_np"):
         failed = libc.renamex_np(old, new, _RENAME_EXCL)
     else:
-        failed, code = -1, errno.ENOSYS
-        ctypes.set_errno(code)
+        failed = -1
+        ctypes.set_errno(errno.ENOSYS)
     if not failed:
         return
     code = ctypes.get_errno()
     if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         raise OSError(code, os.strerror(code), str(source), None, str(target))
-    # A file system without the exclusive rename: looking first leaves a gap in which an empty directory could appear.
-    if os.path.lexists(target):
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target))
-    source.rename(target)
+    # The file system has no exclusive rename, as NFS has none. link(2) does not replace either.
+    try:
+        os.link(source, target)
+    except OSError:  # of a directory; where links are unknown, too; or the target exists
+        # Looking first leaves a gap in which a file or an empty directory could appear.
+        _refuse_existing(target)
+        source.rename(target)
+    else:
+        _remove(source)
