@@ -7,8 +7,8 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporttools.export_bundle import ExportBundle
 from exporttools.schema import ERROR_STATUSES
-from exporttools.snapshots import ExportBundle
 from exporttools.terminal import Format, write_fields, write_heading, write_json, write_rows, write_table
 
 STEPS_AROUND = 3

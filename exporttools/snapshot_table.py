@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import datetime as dt
-import math
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -13,6 +12,7 @@ import pyarrow as pa
 
 from exporttools.errors import ConfigError
 from exporttools.inert import html_text, one_line
+from exporttools.row_totals import exact_sum
 from exporttools.schema import ARROW_TYPES, Column, Origin, Record, column_of, require_valid
 
 if TYPE_CHECKING:
@@ -82,7 +82,7 @@ class SnapshotTable(_Base[T_co]):
         self, snapshot_type: type[T_co], table: pa.Table, *, total: int | None = None, origin: Origin | None = None
     ) -> None:
         record = snapshot_type.RECORD
-        extra = _extra_columns(record, table.schema)
+        extra = extra_columns(record, table.schema)
         schema = record.arrow_schema(extra)
         ordered = table.select(schema.names)
         for field in schema:
@@ -153,15 +153,11 @@ class SnapshotTable(_Base[T_co]):
         -------
         mapping
             By column name, in the column's unit; read-only. Floats are summed without rounding error in between
-            (:func:`math.fsum`), so that equal rows give equal sums whatever their chunks; a sum that no float can hold
-            is infinite.
+            (:class:`exporttools.row_totals.ExactSum`), so that equal rows give equal sums whatever their chunks; a sum
+            that no float can hold is infinite.
         """
-        sums: dict[str, int | float] = {}
-        for column in self._snapshot_type.RECORD.columns:
-            if column.additive:
-                values = self._table[column.name].drop_null().to_numpy()
-                sums[column.name] = _float_sum(values) if column.type == "float64" else sum(values.tolist())
-        return MappingProxyType(sums)
+        additive = [column.name for column in self._snapshot_type.RECORD.columns if column.additive]
+        return MappingProxyType({name: exact_sum(self._table[name]) for name in additive})
 
     def to_arrow(self) -> pa.Table:
         """The backing Arrow table; nothing is copied."""
@@ -276,20 +272,13 @@ class SnapshotTable(_Base[T_co]):
         return _restore(self._snapshot_type, table, self._total)
 
 
-def _float_sum(values: Iterable[float]) -> float:
-    try:
-        return math.fsum(values)
-    except OverflowError:  # every value is finite and none negative
-        return math.inf
-
-
 def _restore(snapshot_type: type[T], table: pa.Table, total: int | None) -> SnapshotTable[T]:
     part: SnapshotTable[T] = SnapshotTable.__new__(SnapshotTable)
     part._snapshot_type, part._table, part._total = snapshot_type, table, total  # noqa: SLF001
     return part
 
 
-def _extra_columns(record: Record, schema: pa.Schema) -> tuple[Column, ...]:
+def extra_columns(record: Record, schema: pa.Schema) -> tuple[Column, ...]:
     """The columns that a table has beyond the record's own. A well-known one keeps its unit and meaning."""
     absent = [name for name in record.names if name not in schema.names]
     if absent:

@@ -11,12 +11,12 @@ from contextlib import ExitStack, contextmanager
 from exporttools.database import DatabaseLike
 from exporttools.embedded import default_database_url
 from exporttools.errors import ConfigError
+from exporttools.export_bundle import ExportBundle
 from exporttools.layouts import Layout
 from exporttools.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES
 from exporttools.scoped_reader import Order, ScopedReader, choices, require_id, require_limit, require_period
 from exporttools.snapshot_table import SnapshotTable
 from exporttools.snapshots import (
-    ExportBundle,
     IncidentSnapshot,
     RunSnapshot,
     SourceSnapshot,

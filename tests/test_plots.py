@@ -26,13 +26,14 @@ from matplotlib.dates import date2num
 from matplotlib.figure import Figure
 
 from exporttools.errors import ConfigError, InconsistentData
+from exporttools.export_bundle import ExportBundle
 from exporttools.plots import cumulative_cost, timeline
 from exporttools.plots.captions import VIOLATION_COLOR
 from exporttools.plots.step_data import MAX_LANES, OTHER_COLOR, PALETTE
 from exporttools.plots.time_axis import duration_text, nice_step_us
 from exporttools.schema import ERROR_STATUSES, TRACE_STEPS
 from exporttools.snapshot_table import SnapshotTable
-from exporttools.snapshots import ExportBundle, IncidentSnapshot, RunSnapshot, TraceStepSnapshot, TraceSummarySnapshot
+from exporttools.snapshots import IncidentSnapshot, RunSnapshot, TraceStepSnapshot, TraceSummarySnapshot
 
 NOON = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
 HOSTILE = [r"$\frac{$", "two\nlines", "\x1b[31mred\x1b[0m", "x" * 300, "\U0001f9ff 中文 \u202eabc", r"$x^2$", ""]

@@ -12,11 +12,12 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.errors import ConfigError
+from exporttools.export_bundle import ExportBundle
 from exporttools.inert import one_line
 from exporttools.plots.time_axis import dates
 from exporttools.schema import ERROR_STATUSES, TRACE_STEPS
 from exporttools.snapshot_table import SnapshotTable
-from exporttools.snapshots import ExportBundle, TraceStepSnapshot
+from exporttools.snapshots import TraceStepSnapshot
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
