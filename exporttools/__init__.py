@@ -12,7 +12,20 @@ from typing import TYPE_CHECKING, Any
 from exporttools.version import __version__
 
 if TYPE_CHECKING:
-    from exporttools.bundle import Finding, Verification, read_bundle, verify_bundle, write_bundle
+    from exporttools.bundle import (
+        Comparison,
+        Finding,
+        SigningKey,
+        TrustedKey,
+        Verification,
+        compare_bundles,
+        load_signing_key,
+        load_trusted_key,
+        read_bundle,
+        verify_bundle,
+        write_bundle,
+        write_key_pair,
+    )
     from exporttools.errors import (
         BundleError,
         BundleExists,
@@ -28,11 +41,11 @@ if TYPE_CHECKING:
         TenantMismatch,
         VerificationFailed,
     )
+    from exporttools.export_bundle import ExportBundle
     from exporttools.layouts import AOS, NATIVE, Constant, Field, Join, Layout, Source
     from exporttools.plots import cumulative_cost, timeline
     from exporttools.snapshot_table import SnapshotTable
     from exporttools.snapshots import (
-        ExportBundle,
         IncidentSnapshot,
         RunSnapshot,
         SourceSnapshot,
@@ -42,7 +55,20 @@ if TYPE_CHECKING:
     from exporttools.store import ExportBundleStore, SqlTraceStore, TraceStore, get_export_bundle_store
 
 _ROOMS = {
-    "bundle": ("Finding", "Verification", "read_bundle", "verify_bundle", "write_bundle"),
+    "bundle": (
+        "Comparison",
+        "Finding",
+        "SigningKey",
+        "TrustedKey",
+        "Verification",
+        "compare_bundles",
+        "load_signing_key",
+        "load_trusted_key",
+        "read_bundle",
+        "verify_bundle",
+        "write_bundle",
+        "write_key_pair",
+    ),
     "errors": (
         "BundleError",
         "BundleExists",
@@ -61,8 +87,8 @@ _ROOMS = {
     "layouts": ("AOS", "NATIVE", "Constant", "Field", "Join", "Layout", "Source"),
     "plots": ("cumulative_cost", "timeline"),
     "snapshot_table": ("SnapshotTable",),
+    "export_bundle": ("ExportBundle",),
     "snapshots": (
-        "ExportBundle",
         "IncidentSnapshot",
         "RunSnapshot",
         "SourceSnapshot",
@@ -78,6 +104,7 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "BundleError",
     "BundleExists",
     "BundleUnreadable",
+    "Comparison",
     "ConfigError",
     "ConnectionFailed",
     "Constant",
@@ -95,6 +122,7 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "QueryTimeout",
     "RunSnapshot",
     "SchemaMismatch",
+    "SigningKey",
     "SnapshotTable",
     "Source",
     "SourceSnapshot",
@@ -104,15 +132,20 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "TraceStepSnapshot",
     "TraceStore",
     "TraceSummarySnapshot",
+    "TrustedKey",
     "Verification",
     "VerificationFailed",
     "__version__",
+    "compare_bundles",
     "cumulative_cost",
     "get_export_bundle_store",
+    "load_signing_key",
+    "load_trusted_key",
     "read_bundle",
     "timeline",
     "verify_bundle",
     "write_bundle",
+    "write_key_pair",
 ]
 
 

@@ -9,13 +9,13 @@ from pathlib import Path
 
 import typer
 
-from exporttools.bundle import verify_bundle, write_bundle
+from exporttools.bundle import SigningKey, verify_bundle, write_bundle, write_key_pair
 from exporttools.embedded import embedded_database
 from exporttools.errors import ExportToolsError, MissingExtra
+from exporttools.export_bundle import ExportBundle
 from exporttools.inert import one_line
 from exporttools.notebook import run_notebook
 from exporttools.overview import write_overview
-from exporttools.snapshots import ExportBundle
 from exporttools.store import ExportBundleStore
 from exporttools.terminal import Format, write_heading
 
@@ -42,8 +42,9 @@ def run_demo(output: Path) -> None:
 
     write_overview(bundle, Format.table)
     write_heading("the proof")
-    path = write_bundle(bundle, output / f"{bundle.file_name}.bundle")
-    typer.echo(verify_bundle(path))
+    key = _make_key(output / "demo.key")
+    path = write_bundle(bundle, output / f"{bundle.file_name}.bundle", signing_key=key)
+    typer.echo(verify_bundle(path, trusted_keys=[key.trusted_key] if key else []))
 
     made = {"bundle": path, "timeline": _draw(bundle, output / "timeline.png")}
     try:
@@ -67,12 +68,25 @@ def run_demo(output: Path) -> None:
     for line, meaning in (
         (f"{command} incidents", "the sample's eight incidents"),
         (f"{command} show inc-0000-2", "another of them"),
-        (f"{command} verify {one_line(path)}", "the proof once more"),
-        (f"(cd {one_line(path)} && sha256sum -c manifest-sha256.txt)", "the same without exporttools"),
+        (f"{command} verify {one_line(path)}{_trusting(key, output)}", "the proof once more"),
+        (f"(cd {one_line(path)} && sha256sum -c manifest-sha256.txt)", "its files without exporttools"),
         (f"{command} --database postgresql://... incidents", "your own database"),
         (f"{command} lab", "JupyterLab on the notebooks"),
     ):
         typer.echo(f"  {line}\n      {meaning}")
+
+
+def _make_key(path: Path) -> SigningKey | None:
+    """A key of the demo's own; None where signing is not installed."""
+    try:
+        return write_key_pair(path)
+    except MissingExtra as missing:
+        typer.echo(f"SKIPPED: the bundle is not signed. {missing}", err=True)
+        return None
+
+
+def _trusting(key: SigningKey | None, output: Path) -> str:
+    return f" --trusted-key {one_line(output / 'demo.key.pub')} --require-signature" if key else ""
 
 
 def _draw(bundle: ExportBundle, path: Path) -> Path:

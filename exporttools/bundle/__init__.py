@@ -1,16 +1,31 @@
 """Bundles: an incident, its run, trace and steps as files that a stranger can verify. Knows no database.
 
 A bundle is a BagIt 1.0 bag (RFC 8493) with SHA-256, so that ``sha256sum -c`` alone can check it, whose payload is one
-Parquet file for each record and a description, ``bundle.json``::
+Parquet file for each record and a description, ``bundle.json``; a signed one has an attestation beside it::
 
-    bagit.txt  bag-info.txt  manifest-sha256.txt  tagmanifest-sha256.txt
+    bagit.txt  bag-info.txt  manifest-sha256.txt  tagmanifest-sha256.txt  [attestation.dsse.json]
     data/incident.parquet  run.parquet  trace.parquet  trace_steps.parquet  bundle.json
 
-All four Parquet files are always there; a part that is missing has no row.
+All four Parquet files are always there; a part that is missing has no row. A zip file holds the same bag.
 """
 
+from exporttools.bundle.comparison import Comparison, compare_bundles
+from exporttools.bundle.keys import SigningKey, TrustedKey, load_signing_key, load_trusted_key, write_key_pair
 from exporttools.bundle.reading import read_bundle, verify_bundle
 from exporttools.bundle.verification import Finding, Verification
 from exporttools.bundle.writing import write_bundle
 
-__all__ = ["Finding", "Verification", "read_bundle", "verify_bundle", "write_bundle"]
+__all__ = [
+    "Comparison",
+    "Finding",
+    "SigningKey",
+    "TrustedKey",
+    "Verification",
+    "compare_bundles",
+    "load_signing_key",
+    "load_trusted_key",
+    "read_bundle",
+    "verify_bundle",
+    "write_bundle",
+    "write_key_pair",
+]

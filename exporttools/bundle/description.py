@@ -6,48 +6,65 @@ import datetime as dt
 import json
 import math
 import platform
-from typing import Any, NoReturn
+from collections.abc import Iterator, Mapping
+from typing import Any
 
 import pyarrow as pa
 
-from exporttools.snapshots import ExportBundle, SourceSnapshot
+from exporttools.bundle.strict_json import parse_object, same
+from exporttools.bundle.verification import Finding
+from exporttools.errors import ConfigError
+from exporttools.export_bundle import ExportBundle
+from exporttools.hashing import combined_digest
+from exporttools.inert import one_line
+from exporttools.row_totals import RowTotals
+from exporttools.snapshots import SourceSnapshot
 from exporttools.version import __version__
 
 FORMAT = "exporttools-bundle"
 FORMAT_VERSION = 1
 
-NAME = "bundle.json"
+PATH = "data/bundle.json"
+"""Where it lies in the bag."""
+
 PART_FILES = {
-    "incident": "incident.parquet",
-    "run": "run.parquet",
-    "trace": "trace.parquet",
-    "steps": "trace_steps.parquet",
+    "incident": "data/incident.parquet",
+    "run": "data/run.parquet",
+    "trace": "data/trace.parquet",
+    "steps": "data/trace_steps.parquet",
 }
-"""The payload file of each part of a bundle."""
+"""Where the rows of each part of a bundle lie in the bag."""
+
+MOST_BYTES = 8 << 20
+"""An id may be a megabyte; a document of eight unpacks to a few hundred in memory at worst."""
+
+# What follows from the rows; the rest (when, where, by what it was made) cannot be told from them.
+_DERIVED = (
+    "tenant_id", "incident_id", "run_id", "trace_id", "missing", "tables", "content_digest", "totals",
+    "first_timestamp", "last_timestamp",
+)  # fmt: skip
 
 
-def describe(bundle: ExportBundle) -> dict[str, Any]:
+def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str, Any]:
     """The content of ``bundle.json``.
+
+    Parameters
+    ----------
+    bundle : ExportBundle
+        Its steps are not looked at; `totals` stand for them.
+    totals : mapping of str to RowTotals
+        By part.
 
     Returns
     -------
     dict
         Ids (None where no part names one), row counts, totals (tokens, US cents, milliseconds over the steps; None
         where a sum is more than a float can hold, for which JSON has no number), first
-        and last step's start, missing parts, how many traces the run has, content digests, where and as of when it
-        was read, and the versions of the tools that wrote it.
+        and last step's start, missing parts, how many traces the run has, redacted columns, content digests, where and
+        as of when it was read, and the versions of the tools that wrote it.
     """
-    digests = bundle.table_digests
-    files = {
-        table.snapshot_type.RECORD.table: {
-            "file": PART_FILES[part],
-            "rows": len(table),
-            "content_digest": digests[table.snapshot_type.RECORD.table],
-        }
-        for part, table in bundle.tables.items()
-    }
-    time_range = bundle.time_range
-    totals = {name: None if math.isinf(total) else total for name, total in bundle.totals.items()}
+    steps = totals["steps"]
+    sums = {"steps": steps.rows, "errors": steps.errors, **steps.sums}
     run_ids = (
         bundle.run and bundle.run.run_id,
         bundle.trace and bundle.trace.run_id,
@@ -61,12 +78,20 @@ def describe(bundle: ExportBundle) -> dict[str, Any]:
         "run_id": next((run_id for run_id in run_ids if run_id is not None), None),
         "trace_id": bundle.trace and bundle.trace.trace_id,
         "trace_count": bundle.trace_count,
-        "missing": list(bundle.missing),
-        "tables": files,
-        "content_digest": bundle.content_digest,
-        "totals": totals,
-        "first_timestamp": time_range and time_range[0].isoformat(),
-        "last_timestamp": time_range and time_range[1].isoformat(),
+        "missing": [part for part, of in totals.items() if not of.rows],
+        "redacted": list(bundle.redacted),
+        "tables": {
+            table.snapshot_type.RECORD.table: {
+                "file": PART_FILES[part].removeprefix("data/"),
+                "rows": totals[part].rows,
+                "content_digest": totals[part].content_digest,
+            }
+            for part, table in bundle.tables.items()
+        },
+        "content_digest": combined_digest(of.content_digest for of in totals.values()),
+        "totals": {name: None if math.isinf(total) else total for name, total in sums.items()},
+        "first_timestamp": steps.time_range and steps.time_range[0].isoformat(),
+        "last_timestamp": steps.time_range and steps.time_range[1].isoformat(),
         "source": bundle.source and _source_to_json(bundle.source),
         "written_at": dt.datetime.now(dt.UTC).isoformat(),
         "tools": {
@@ -75,6 +100,22 @@ def describe(bundle: ExportBundle) -> dict[str, Any]:
             "python": platform.python_version(),
         },
     }
+
+
+def to_bytes(description: dict[str, Any]) -> bytes:
+    """A description as it stands in the bag: ASCII, so that nothing in it is lost or controls a terminal.
+
+    Raises
+    ------
+    ConfigError
+        It is longer than a reader takes.
+    """
+    content = json.dumps(description, indent=2, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
+    if len(content) > MOST_BYTES:
+        raise ConfigError(
+            f"the ids of the bundle are too long: its description has {len(content):,} bytes; expected at most {MOST_BYTES:,}"
+        )
+    return content
 
 
 def _source_to_json(source: SourceSnapshot) -> dict[str, Any]:
@@ -87,51 +128,77 @@ def _source_to_json(source: SourceSnapshot) -> dict[str, Any]:
     }
 
 
-def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
-    """The source that a description names.
+def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
+    """A description of a format that this version knows, with everything in its place; else None and why."""
+    try:
+        description = parse_object(content, max_bytes=MOST_BYTES)
+    except ValueError as error:
+        return None, [Finding("malformed", PATH, "a JSON object without duplicate keys", one_line(error))]
+    version = (description.get("format"), description.get("format_version"))
+    if not same(list(version), [FORMAT, FORMAT_VERSION]):
+        found = f"{one_line(version[0])} {one_line(version[1])}"
+        return None, [Finding("format", PATH, f"{FORMAT} {FORMAT_VERSION}", found)]
+    findings = list(_misplaced(description))
+    return (None if findings else description), findings
 
-    Raises
-    ------
-    KeyError, TypeError, ValueError
-        It names none.
-    """
+
+def _misplaced(description: dict[str, Any]) -> Iterator[Finding]:
+    """Members that a description of this format does not have, lacks, or has of another type."""
+    types: dict[str, tuple[str, Any]] = {
+        "trace_count": ("a whole number", lambda value: type(value) is int),
+        "redacted": ("a list of column names", _is_list_of_text),
+        "source": ("null, or the texts and the time of a source", lambda value: value is None or _is_source(value)),
+        "written_at": ("a time with its zone", _is_moment),
+        "tools": ("versions by name", lambda value: isinstance(value, dict) and _is_list_of_text(list(value.values()))),
+    }
+    for key in sorted(description.keys() - {"format", "format_version", *_DERIVED, *types}):
+        yield Finding("content", PATH, "only what a description has", f"{one_line(key)}: {one_line(description[key])}")
+    for key, (expected, holds) in types.items():
+        if key not in description:
+            yield Finding("content", PATH, f"{key}: {expected}", "none")
+        elif not holds(description[key]):
+            yield Finding("content", PATH, f"{key}: {expected}", f"{key}: {one_line(repr(description[key]))}")
+
+
+def _is_list_of_text(value: object) -> bool:
+    return isinstance(value, list) and all(isinstance(item, str) for item in value)
+
+
+def _is_moment(value: object) -> bool:
+    try:
+        return isinstance(value, str) and dt.datetime.fromisoformat(value).tzinfo is not None
+    except ValueError:
+        return False
+
+
+def _is_source(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and value.keys() == set(SourceSnapshot.__slots__)
+        and all(isinstance(value[name], str) for name in ("dialect", "server_version", "layout"))
+        and (value["snapshot_id"] is None or isinstance(value["snapshot_id"], str))
+        and _is_moment(value["read_at"])
+    )
+
+
+def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
+    """The source that a parsed description names."""
     if value is None:
         return None
-    source = SourceSnapshot(**{**value, "read_at": dt.datetime.fromisoformat(value["read_at"])})
-    texts = (source.dialect, source.server_version, source.layout, source.snapshot_id or "")
-    if not all(isinstance(text, str) for text in texts) or source.read_at.tzinfo is None:
-        raise ValueError("a source that is not made of text and a time with its zone")
-    return source
+    return SourceSnapshot(**{**value, "read_at": dt.datetime.fromisoformat(value["read_at"])})
 
 
-def parse(text: str) -> dict[str, Any]:
-    """A description, read strictly: no key twice, no NaN or infinity.
-
-    Raises
-    ------
-    ValueError
-        Not such a JSON object.
-    """
-    value = json.loads(
-        text, object_pairs_hook=_without_duplicates, parse_constant=_refuse_constant, parse_float=_finite
-    )
-    if not isinstance(value, dict):
-        raise ValueError(f"a JSON {type(value).__name__}")  # noqa: TRY004
-    return value
-
-
-def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    keys = [key for key, _ in pairs]
-    repeated = sorted({key for key in keys if keys.count(key) > 1})
-    if repeated:
-        raise ValueError(f"the key {repeated[0]!r} twice")
-    return dict(pairs)
-
-
-def _finite(text: str) -> float:
-    number = float(text)
-    return number if math.isfinite(number) else _refuse_constant(text)
-
-
-def _refuse_constant(name: str) -> NoReturn:
-    raise ValueError(f"the number {name}")
+def check_statements(
+    stated: dict[str, Any], bundle: ExportBundle, totals: Mapping[str, RowTotals]
+) -> Iterator[Finding]:
+    """What a description states of the rows, against the rows."""
+    for part, table in bundle.tables.items():
+        record, of = table.snapshot_type.RECORD.table, totals[part]
+        for column in of.nulls:
+            if f"{record}.{column}" in bundle.redacted and of.nulls[column] < of.rows:
+                found = f"text in {of.rows - of.nulls[column]:,} of {of.rows:,} rows"
+                yield Finding("content", PATH, f"NULL in the redacted {record}.{one_line(column)}", found)
+    actual = describe(bundle, totals)
+    for key in _DERIVED:
+        if not same(stated.get(key), actual[key]):
+            yield Finding("content", PATH, f"{key}: {actual[key]}", f"{key}: {stated.get(key)}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,8 +17,9 @@ class Finding:
     Attributes
     ----------
     code : str
-        ``missing``, ``unexpected``, ``not-a-file``, ``changed``, ``malformed``, ``format``, ``schema``, ``rows`` or
-        ``content``.
+        Of the files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``.
+        Of their bytes: ``changed``, ``malformed``, ``signature``. Of the rows: ``format``, ``schema``, ``content``.
+        docs/bundle-format.md says what each means.
     path : str
         The file, relative to the bundle.
     expected, found : str
@@ -34,7 +36,7 @@ class Finding:
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a bundle is what it says it is.
+    """Whether a bundle is what it says it is, and who says so.
 
     Attributes
     ----------
@@ -42,20 +44,33 @@ class Verification:
     findings : tuple of Finding
         Everything that is wrong; empty: nothing.
     content_digest : str or None
-        SHA-256 over the rows as read; None where they could not be.
+        SHA-256 over the rows as read; None where they were not.
     rows : dict of str to int
         Rows as read, by table.
+    redacted : tuple of str
+        The columns whose text was replaced by NULL before the bundle was written, such as ``runs.goal``.
+    signed_by : tuple of str
+        The ids of the keys that the bundle is signed with, whoever's they are; empty: it is not signed.
+    trusted : tuple of str
+        Those of them that the caller trusts.
+    signature_checked : bool
+        Whether the signatures were held against their keys. False: there are none, or the extra ``sign`` is not
+        installed.
 
     Notes
     -----
-    An unsigned bundle that verifies is *intact*: nothing was damaged. It is not thereby *authentic*: whoever changes
-    the rows can write new digests.
+    A bundle that is *intact* was not damaged. Only an *authentic* one is what somebody the caller trusts signed:
+    whoever changes the rows of an unsigned bundle, or signs it anew with another key, can write new digests.
     """
 
     path: Path
     findings: tuple[Finding, ...]
     content_digest: str | None
     rows: dict[str, int] = field(default_factory=dict)
+    redacted: tuple[str, ...] = ()
+    signed_by: tuple[str, ...] = ()
+    trusted: tuple[str, ...] = ()
+    signature_checked: bool = False
 
     @property
     def ok(self) -> bool:
@@ -63,9 +78,18 @@ class Verification:
         return not self.findings
 
     @property
+    def authentic(self) -> bool:
+        """Whether nothing was found to be wrong and a key that the caller trusts signed it."""
+        return self.ok and bool(self.trusted)
+
+    @property
     def verdict(self) -> str:
-        """``intact, unsigned`` or ``failed``."""
-        return "intact, unsigned" if self.ok else "failed"
+        """``authentic (signed by KEYID, trusted)``, ``intact, unsigned``, ``intact, signed by an untrusted key`` or ``failed``."""
+        if not self.ok:
+            return "failed"
+        if self.trusted:
+            return f"authentic (signed by {', '.join(self.trusted)}, trusted)"
+        return "intact, signed by an untrusted key" if self.signed_by else "intact, unsigned"
 
     def __bool__(self) -> bool:
         return self.ok
@@ -76,22 +100,37 @@ class Verification:
             "path": str(self.path),
             "verdict": self.verdict,
             "ok": self.ok,
+            "authentic": self.authentic,
+            "signed_by": list(self.signed_by),
+            "trusted": list(self.trusted),
+            "signature_checked": self.signature_checked,
             "content_digest": self.content_digest,
             "rows": dict(self.rows),
+            "redacted": list(self.redacted),
             "findings": [asdict(finding) for finding in self.findings],
         }
 
     def __str__(self) -> str:
-        rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
-        lines = [f"{one_line(self.path)}: {self.verdict}"]
-        if self.content_digest:
-            lines.append(f"  content digest sha256:{self.content_digest} over {rows}")
+        lines = [f"{one_line(self.path)}: {self.verdict}", *(f"  {line}" for line in self._grounds())]
         return "\n".join([*lines, *(f"  {finding}" for finding in self.findings)])
 
     def _repr_html_(self) -> str:
+        grounds = "".join(f"<br>{html_text(line, 600)}" for line in self._grounds())
         findings = "".join(f"<li>{html_text(finding, 600)}</li>" for finding in self.findings)
-        digest = (
-            f"<br>content digest <code>sha256:{html_text(self.content_digest)}</code>" if self.content_digest else ""
-        )
         mark = "✔" if self.ok else "✘"
-        return f"<p><b>{mark} {self.verdict}</b>: <code>{html_text(self.path)}</code>{digest}</p><ul>{findings}</ul>"
+        return (
+            f"<p><b>{mark} {html_text(self.verdict)}</b>: <code>{html_text(self.path)}</code>{grounds}</p>"
+            f"<ul>{findings}</ul>"
+        )
+
+    def _grounds(self) -> Iterator[str]:
+        """What the verdict rests on, a line each."""
+        if self.content_digest:
+            rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
+            yield f"content digest sha256:{self.content_digest} over {rows}"
+        if self.redacted:
+            yield f"redacted: {one_line(', '.join(self.redacted), 500)}"
+        if untrusted := [key_id for key_id in self.signed_by if key_id not in self.trusted]:
+            yield f"signed by {', '.join(untrusted)}, which is no key that you trust"
+        if self.signed_by and not self.signature_checked:
+            yield "the signature was not checked: pip install 'exporttools[sign]'"
