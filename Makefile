@@ -10,7 +10,7 @@ help: ## Say what there is to make
 
 .venv/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab]'
+	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[lab,sign]'
 	@touch $@
 
 .venv/.dev: pyproject.toml constraints.txt
@@ -35,6 +35,7 @@ lab: .venv/.lab ## Open JupyterLab on copies of the notebooks
 
 bench: .venv/.dev ## Measure against peers, side by side; prints ratios
 	$(BIN)/python benchmarks/bench_reads.py
+	$(BIN)/python benchmarks/bench_verify.py
 
 notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs
 	$(BIN)/python notebooks/refresh.py

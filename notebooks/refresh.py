@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -17,7 +18,8 @@ HERE = Path(__file__).parent
 def refresh(path: Path) -> None:
     """Run a notebook in an empty directory, so that no path of this machine gets into its outputs."""
     notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as directory:
+    # There, too: the sockets by which the kernel is reached may lie in the working directory.
+    with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
         resources = {"metadata": {"path": directory}}
         NotebookClient(notebook, kernel_name="python3", resources=resources, config=kernel_config()).execute()
     for cell in notebook.cells:

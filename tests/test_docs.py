@@ -3,27 +3,36 @@
 from __future__ import annotations
 
 import re
+import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from exporttools import ExportBundleStore, write_bundle
+from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
 
 from .databases import create_native, one_of_each
 
 ROOT = Path(__file__).parents[1]
 
 
-def _code(page: str) -> list[str]:
-    return re.findall(r"```python\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
+def _code(page: str, language: str = "python") -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", (ROOT / page).read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_content_digest_without_exporttools(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bundle = ExportBundleStore(create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each())).get_export_bundle(
-        "i1"
-    )
-    assert bundle is not None
+@pytest.fixture
+def bundle(tmp_path: Path) -> ExportBundle:
+    url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each())
+    found = ExportBundleStore(url).get_export_bundle("i1")
+    assert found is not None
+    return found
+
+
+def test_the_content_digest_without_exporttools(
+    bundle: ExportBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.chdir(write_bundle(bundle, tmp_path / "bag"))
     names: dict[str, Any] = {}
     exec(_code("docs/content-digest.md")[0], names)
@@ -37,9 +46,88 @@ def test_the_layout_of_ones_own() -> None:
     assert "layout mine" in repr(names["store"])
 
 
-def test_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_urls: dict[str, str]) -> None:
+def test_the_readme(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_urls: dict[str, str], capsys: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.chdir(tmp_path)
     code = _code("README.md")[0].replace("postgresql://reader@db.internal/agents", sample_urls["postgresql"])
     names: dict[str, Any] = {}
     exec(code, names)
     assert names["verify_bundle"](names["path"]).verdict == "intact, unsigned"
+    exec(_code("README.md")[1], names)
+    found = names["verify_bundle"](names["path"], trusted_keys=["signer.key.pub"])
+    assert (found.authentic, found.redacted) == (True, ("runs.goal",))
+    shown = capsys.readouterr().out
+    assert shown == "the same rows, as far as compared\n  redacted in one of them, not compared: runs.goal\n"
+
+
+def _shell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
+    """A command of a page, as a person would type it: in the directory where the bundle and the key lie."""
+    return subprocess.run(
+        ["bash", "-euo", "pipefail", "-c", command], cwd=directory, capture_output=True, text=True, check=False
+    )
+
+
+@pytest.fixture
+def handed_over(bundle: ExportBundle, tmp_path: Path) -> Path:
+    """A directory with what the page on verifying without exporttools begins with: a signed bundle and a public key."""
+    version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False).stdout
+    if not re.match(r"OpenSSL [3-9]", version):
+        pytest.skip(f"the page needs OpenSSL 3 or newer; found {version or 'none'}")
+    directory = tmp_path / "handed-over"
+    directory.mkdir()
+    key = write_key_pair(tmp_path / "signer")
+    write_bundle(bundle, directory / "inc-0000-1.bundle", signing_key=key)
+    shutil.copy(tmp_path / "signer.pub", directory)
+    return directory
+
+
+def test_verifying_without_exporttools(handed_over: Path, bundle: ExportBundle) -> None:
+    whole, signature, key_id, files = _code("docs/verify-without-exporttools.md", "sh")
+    done = _shell(whole, handed_over)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(re.findall(": OK$", done.stdout, re.MULTILINE)) == 8
+    done = _shell(signature, handed_over)
+    assert (done.returncode, done.stdout) == (0, "Signature Verified Successfully\n")
+    envelope = (handed_over / "inc-0000-1.bundle/attestation.dsse.json").read_text()
+    assert _shell(key_id, handed_over).stdout.split()[0] in envelope
+    done = _shell(files, handed_over)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line for line in done.stdout.splitlines() if not line.endswith(": OK")] == []
+    assert len(done.stdout.splitlines()) == 9
+    for code in _code("docs/verify-without-exporttools.md"):
+        done = subprocess.run(
+            [sys.executable, "-c", code],
+            cwd=handed_over / "inc-0000-1.bundle",
+            capture_output=True,
+            text=True,
+            check=True,
+        )
+        assert "1.5" in done.stdout  # the cents of the three steps
+
+
+@pytest.mark.parametrize("change", ["edited", "added", "signed by another"])
+def test_verifying_without_exporttools_finds_what_was_changed(handed_over: Path, change: str) -> None:
+    _, signature, _, files = _code("docs/verify-without-exporttools.md", "sh")
+    bag = handed_over / "inc-0000-1.bundle"
+    if change == "edited":
+        (bag / "data/run.parquet").write_bytes(b"other")
+    elif change == "added":
+        (bag / "data/more.parquet").write_bytes(b"other")
+    else:
+        (handed_over / "signer.pub").unlink()
+        write_key_pair(handed_over / "signer")
+    assert (_shell(signature, handed_over).returncode == 0) == (change != "signed by another")
+    assert (_shell(files, handed_over).returncode == 0) == (change == "signed by another")
+
+
+def test_the_page_on_the_format_names_every_finding_and_member(bundle: ExportBundle, tmp_path: Path) -> None:
+    import json
+
+    page = (ROOT / "docs/bundle-format.md").read_text(encoding="utf-8")
+    source = "".join(path.read_text() for path in (ROOT / "exporttools/bundle").glob("*.py"))
+    codes = set(re.findall(r'Finding\(\s*"([a-z-]+)"', source))
+    assert len(codes) > 8
+    assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
+    description = json.loads((write_bundle(bundle, tmp_path / "b") / "data/bundle.json").read_text())
+    assert [member for member in description if f"`{member}`" not in page] == []

@@ -13,7 +13,14 @@ import pyarrow as pa
 import pytest
 import sqlalchemy as sa
 
-from exporttools import ExportBundleStore, read_bundle, write_bundle
+from exporttools import (
+    ExportBundleStore,
+    compare_bundles,
+    read_bundle,
+    verify_bundle,
+    write_bundle,
+    write_key_pair,
+)
 from exporttools.loading import load_tables
 
 pytestmark = pytest.mark.real
@@ -78,6 +85,17 @@ def test_bundles_verify_and_read_back(url: str, tmp_path: Path, real: Path) -> N
         other = there.get_export_bundle(incident.id)
         assert other is not None
         assert other.content_digest == bundle.content_digest
+
+
+def test_signed_redacted_archives_verify_and_say_what_was_taken_out(real: Path, tmp_path: Path) -> None:
+    store, key = ExportBundleStore(real / "agents.sqlite"), write_key_pair(tmp_path / "key")
+    for number, incident in enumerate(store.list_incidents()):
+        bundle = store.get_export_bundle(incident.id)
+        assert bundle is not None
+        path = write_bundle(bundle, tmp_path / f"{number}.zip", signing_key=key, archive=True, redact="goal")
+        assert verify_bundle(path, trusted_keys=key.trusted_key, require_signature=True).authentic
+        found = compare_bundles(path, bundle)
+        assert (found.same, found.redacted) == (True, ("runs.goal",))
 
 
 def test_frames_of_all_kinds_agree(url: str) -> None:
