@@ -204,7 +204,7 @@ def _crc(source: Any, size: int) -> int:
 
 def _unfit(base: str) -> str | None:
     """Why a text is not fit to name the directory in an archive."""
-    # Not all of category C: a character of a later Unicode is Cn to an earlier Python, which has to read the archive too.
+    # Not all of category C: a character of a later Unicode is Cn to an earlier Python, which has to read it too.
     unseen = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
     if base in ("", ".", "..") or any(c in "/\\:" or unicodedata.category(c) in unseen for c in base):
         return one_line(repr(base))

@@ -2,7 +2,8 @@
 
 What lies there is looked at before it is opened, and opened without following a link or waiting for a pipe; whoever
 swaps a file or a directory for another in between is found out. Only the names that a bundle has are taken, exactly as
-they are written: that excludes ``..``, absolute paths and names that differ from a bundle's own in case or Unicode form.
+they are written: that excludes ``..``, absolute paths, and names that differ from a bundle's own in case or Unicode
+form.
 """
 
 from __future__ import annotations
@@ -31,13 +32,8 @@ MOST_ENTRIES = 1000
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _HOLDS_DIRECTORIES = os.scandir in os.supports_fd and os.open in os.supports_dir_fd  # not on Windows
-_SWAPPED = (
-    errno.ELOOP,
-    errno.EMLINK,
-    errno.ENOENT,
-    errno.ENOTDIR,
-    errno.ENXIO,
-)  # a link, nothing, no directory, a socket
+# What opening gives where there is a link now, nothing, no directory or a socket.
+_SWAPPED = (errno.ELOOP, errno.EMLINK, errno.ENOENT, errno.ENOTDIR, errno.ENXIO)
 
 
 class Window(io.RawIOBase):
