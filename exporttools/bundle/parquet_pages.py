@@ -1,68 +1,127 @@
-"""What a Parquet file costs to read, from its footer and page headers, before anything is unpacked. Knows no records.
+"""What a Parquet file costs to read, from its footer and page headers, before a reader sees any of it. Knows no records.
 
-A footer may lie about sizes; the page headers are what a reader obeys. Both are Thrift structs in the compact protocol
-(parquet-format, parquet.thrift: FileMetaData, PageHeader), of which this room reads the few fields it needs. It reads the
-footer itself, since pyarrow's view of a column chunk ends the process where the footer is damaged (pyarrow 26).
+A stranger's footer may say anything, and a reader allocates what footer and page headers say. Both are Thrift structs in
+the compact protocol (parquet-format, parquet.thrift: FileMetaData, PageHeader). This room reads them itself, as strictly as
+is needed to be sure that a reader understands the same: pyarrow's own view of a footer ends the process where some numbers
+are none that it knows (pyarrow 26).
 """
 
 from __future__ import annotations
 
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from exporttools.inert import one_line
+import pyarrow as pa
 
-MOST_FOOTER_BYTES = 4 << 20
-"""The most that a footer may have; that of a trace of 300 million steps fits."""
+MOST_FOOTER_BYTES = 16 << 20
 
-MOST_PAGE_BYTES = 64 << 20
-"""The most that one page may unpack to; what holds a text of 50 million characters fits."""
+MOST_HELD_BYTES = 64 << 20
+"""The most that a row group may hold in memory at one time: all pages of its texts, of other columns the largest page."""
 
+LEAST_PAGE_COST_BYTES = 32 << 10
+"""What a page costs however small it is: to find it takes about as long as to unpack so much."""
+
+# Of all lists in a footer: three bytes become a kilobyte. A row group of 13 columns has some 80.
+_MOST_ELEMENTS = 100_000
 _MOST_HEADER_BYTES = 64 << 10  # with a page's statistics, whose texts writers cut at 4 KiB
 _MOST_LEVELS = 12
+_DICTIONARY_ENTRY_BYTES = 64  # what a text in a dictionary costs beside its bytes: a pointer, a length, and time
+
+_I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12  # the compact protocol's types
 _BOOLEANS = {1, 2}  # as fields: the type is the value
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3  # PageType
-_HEADER_FIELD = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}
+_DETAILS_FIELD = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}
 _ENCODING_FIELD = {_DATA_PAGE: 2, _DICTIONARY_PAGE: 2, _DATA_PAGE_V2: 4}
-# Encoding: PLAIN, PLAIN_DICTIONARY, RLE, RLE_DICTIONARY. Of the others, some unpack to more than their page says.
-_ENCODINGS = {0, 2, 3, 8}
-_CODECS = {0, 6}  # CompressionCodec: UNCOMPRESSED, ZSTD
+# Encoding: PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY. Of the others, some unpack to more than their page says.
+_ENCODINGS = {0, 2, 8}
+_UNCOMPRESSED, _ZSTD = 0, 6  # CompressionCodec
+
+# The lists of a footer by field, with what they are lists of. A reader goes by these, not by what a list says it is of.
+_Shape = Mapping[int, Any]
+_COLUMN_CHUNK: _Shape = {
+    3: {2: [_I32], 3: [_BINARY], 8: [{}], 13: [{}], 16: {2: [_I64], 3: [_I64]}, 17: {2: [_I32]}},  # ColumnMetaData
+    8: {2: {1: [_BINARY]}},  # ColumnCryptoMetaData
+}
+_FOOTER: _Shape = {2: [{}], 4: [{1: [_COLUMN_CHUNK], 4: [{}]}], 5: [{}], 7: [{}]}  # FileMetaData
+
+_Fields = dict[tuple[int, int], Any]  # by number and type: a field of another type is none to a reader
 
 
 @dataclass(frozen=True, slots=True)
-class ColumnCost:
-    """What one column of a file costs to read.
+class RowGroup:
+    """What matters of a row group for reading it.
 
     Attributes
     ----------
-    page_bytes : int
-        What all its pages unpack to.
-    resident_bytes : int
-        What is unpacked of it at one time: its largest page, and its largest dictionary.
-    bytes_per_value : float
-        The most that a page unpacks to for each of its values.
-    has_dictionary : bool
-        Whether pages refer to texts of a dictionary, which may unpack to more than the pages do.
+    rows : int
+    dictionary_texts : dict of str to int
+        The columns whose rows refer to the texts of a dictionary, with the bytes of its longest: any row may unpack to
+        so much, however small the pages are.
     """
 
-    page_bytes: int
-    resident_bytes: int
-    bytes_per_value: float
-    has_dictionary: bool
+    rows: int
+    dictionary_texts: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class _Chunk:
+    """One column of a row group, and where its pages lie."""
+
+    column: str
+    is_text: bool
+    codec: int
+    start: int
+    end: int
+
+    @property
+    def value_bytes(self) -> int:
+        """What a value has at least; of a text, its length in a page, or its offset in Arrow."""
+        return 4 if self.is_text else 8
 
 
 @dataclass(frozen=True, slots=True)
 class _Page:
-    kind: int
+    is_dictionary: bool
     values: int
     unpacked_bytes: int
+    start: int
+    end: int
 
 
-def column_costs(file: io.RawIOBase | BinaryIO, size_bytes: int) -> list[ColumnCost]:
-    """Read a file's footer and walk all its page headers.
+def read_footer(file: io.RawIOBase | BinaryIO, size_bytes: int) -> _Fields:
+    """The footer of a file that is Parquet, is not encrypted, and does not fill a reader's memory by its footer alone.
+
+    Raises
+    ------
+    ValueError
+        Says what was expected and found (parquet-format, README: File format).
+    """
+    if size_bytes < 12:
+        raise ValueError(f"no Parquet file: expected at least 12 bytes; found {size_bytes}")
+    start, end = _read_at(file, 0, 4), _read_at(file, size_bytes - 8, 8)
+    if b"PARE" in (start, end[4:]):
+        raise ValueError("an encrypted Parquet file")
+    if start != b"PAR1" or end[4:] != b"PAR1":
+        raise ValueError(f"no Parquet file: expected PAR1 at both ends; found {start!r} and {end[4:]!r}")
+    footer_bytes = int.from_bytes(end[:4], "little")
+    if footer_bytes > (most := min(MOST_FOOTER_BYTES, size_bytes - 12)):
+        raise ValueError(f"a Parquet footer of {footer_bytes:,} bytes; expected at most {most:,}")
+    try:
+        footer = _Compact(_read_at(file, size_bytes - 8 - footer_bytes, footer_bytes)).struct(_FOOTER)
+    except IndexError:
+        raise ValueError("a Parquet footer that does not end") from None
+    if (8, _STRUCT) in footer:  # encryption_algorithm: the footer is open, but columns are not
+        raise ValueError("an encrypted Parquet file")
+    return footer
+
+
+def row_groups(
+    file: io.RawIOBase | BinaryIO, size_bytes: int, footer: _Fields, schema: pa.Schema, *, spend: Callable[[int], None]
+) -> list[RowGroup]:
+    """Walk all page headers of a file.
 
     Parameters
     ----------
@@ -70,217 +129,236 @@ def column_costs(file: io.RawIOBase | BinaryIO, size_bytes: int) -> list[ColumnC
         Seekable.
     size_bytes : int
         Its size.
-
-    Returns
-    -------
-    list of ColumnCost
-        One for each column; none where there is no row group.
+    footer : fields
+        Of :func:`read_footer`.
+    schema : pyarrow.Schema
+        What a reader takes it for: columns of texts, and of numbers of eight bytes; none nested.
+    spend : callable
+        Is told the bytes that things unpack to as they are found; raises when it is too much.
 
     Raises
     ------
     ValueError
         The file is not as its footer says, or has pages that are not to be read.
     """
-    columns: list[list[_Page]] = []
-    spans: list[tuple[int, int]] = []
-    for rows, chunks in _row_groups(_footer(file, size_bytes)):
-        columns = columns or [[] for _ in chunks]
-        if len(chunks) != len(columns):
-            raise ValueError(f"a row group of {len(chunks)} columns after one of {len(columns)}")
-        for pages, chunk in zip(columns, chunks, strict=True):
-            if not rows:  # pyarrow writes a row group without rows, and reads none of its pages
+    groups = footer.get((4, _LIST), [])
+    total = sum(_number(group, 3, _I64) for group in groups)
+    if total != (rows := _number(footer, 3, _I64)):
+        raise ValueError(f"a footer of {rows:,} rows; expected {total:,} as in its row groups")
+    found, spans = [], []
+    for group in groups:
+        rows, columns = _number(group, 3, _I64), group.get((1, _LIST), [])
+        if len(columns) != len(schema):
+            raise ValueError(f"a row group of {len(columns)} columns; expected {len(schema)} as in the schema")
+        dictionary_texts: dict[str, int] = {}
+        held_bytes = 0
+        for column, field in zip(columns, schema, strict=True):
+            if not rows:  # pyarrow writes such row groups, with or without pages, and reads none of them
                 continue
-            start, end = chunk.start, chunk.start + chunk.size_bytes
-            if not 4 <= start < end <= size_bytes - 8:
-                raise ValueError(f"column {chunk.name}: pages from {start} to {end} of {size_bytes} bytes")
-            spans.append((start, end))
-            found = list(_pages(file, start, end, chunk.name))
-            if sum(page.values for page in found if page.kind != _DICTIONARY_PAGE) != rows:
-                raise ValueError(f"column {chunk.name}: pages of other than {rows:,} values")
-            pages += found
+            chunk = _chunk(column, field, rows, size_bytes)
+            spans.append((chunk.start, chunk.end))
+            spend(rows * chunk.value_bytes)
+            values = largest = 0
+            for page in _pages(file, chunk):
+                refers = page.is_dictionary and chunk.is_text
+                cost = page.unpacked_bytes + (page.values * _DICTIONARY_ENTRY_BYTES if refers else 0)
+                spend(max(cost, LEAST_PAGE_COST_BYTES))
+                if chunk.is_text or page.is_dictionary:
+                    held_bytes += cost
+                else:
+                    largest = max(largest, cost)
+                if held_bytes + largest > MOST_HELD_BYTES:
+                    raise ValueError(
+                        f"a row group that holds more than {MOST_HELD_BYTES:,} bytes; expected smaller ones"
+                    )
+                if refers:
+                    dictionary_texts[chunk.column] = _longest_text(file, chunk, page)
+                values += 0 if page.is_dictionary else page.values
+            held_bytes += largest
+            if values != rows:
+                raise ValueError(f"column {chunk.column}: pages of {values:,} values; expected {rows:,}")
+        found.append(RowGroup(rows, dictionary_texts))
     if any(after[0] < before[1] for before, after in itertools.pairwise(sorted(spans))):
         raise ValueError("columns whose bytes overlap")
-    return [_cost(pages) for pages in columns]
+    return found
 
 
-def _cost(pages: list[_Page]) -> ColumnCost:
-    dictionaries = [page.unpacked_bytes for page in pages if page.kind == _DICTIONARY_PAGE]
-    data = [page for page in pages if page.kind != _DICTIONARY_PAGE]
-    return ColumnCost(
-        page_bytes=sum(page.unpacked_bytes for page in pages),
-        resident_bytes=max((page.unpacked_bytes for page in data), default=0) + max(dictionaries, default=0),
-        bytes_per_value=max((page.unpacked_bytes / max(page.values, 1) for page in data), default=0),
-        has_dictionary=bool(dictionaries),
-    )
+def _read_at(file: io.RawIOBase | BinaryIO, position: int, count: int) -> bytes:
+    """So many bytes from there, or as many as there are."""
+    file.seek(position)
+    octets = b""
+    while len(octets) < count and (more := file.read(count - len(octets))):
+        octets += more
+    return octets
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    name: str
-    start: int
-    size_bytes: int
+def _chunk(column: _Fields, field: pa.Field, rows: int, size_bytes: int) -> _Chunk:
+    if any(number in (1, 8, 9) for number, _ in column):  # file_path, crypto_metadata, encrypted_column_metadata
+        raise ValueError(f"column {field.name}: encrypted or in another file; expected it open and here")
+    metadata = column.get((3, _STRUCT), {})
+    if (codec := _number(metadata, 4, _I32)) not in (_UNCOMPRESSED, _ZSTD):
+        raise ValueError(f"column {field.name}: compression codec {codec}; expected zstd or none")
+    if rows < 0 or _number(metadata, 5, _I64) != rows:
+        raise ValueError(
+            f"column {field.name}: {_number(metadata, 5, _I64):,} values; expected {rows:,} as in its row group"
+        )
+    data, dictionary = _number(metadata, 9, _I64), _number(metadata, 11, _I64)
+    start = dictionary if 0 < dictionary < data else data
+    end = start + _number(metadata, 7, _I64)
+    if not 4 <= start <= end <= size_bytes - 8:
+        raise ValueError(f"column {field.name}: pages from {start:,} to {end:,} of {size_bytes:,} bytes")
+    return _Chunk(field.name, field.type == pa.string(), codec, start, end)
 
 
-def _footer(file: io.RawIOBase | BinaryIO, size_bytes: int) -> dict[int, Any]:
-    """The footer, with the magic at both ends (parquet-format, README: File format)."""
-    file.seek(0)
-    start = file.read(4)
-    file.seek(max(0, size_bytes - 8))
-    end = file.read(8) or b""
-    if b"PARE" in (start, end[4:]):
-        raise ValueError("an encrypted Parquet file")
-    if size_bytes < 12 or start != b"PAR1" or end[4:] != b"PAR1":
-        raise ValueError("no Parquet file")
-    footer_bytes = int.from_bytes(end[:4], "little")
-    if footer_bytes > min(MOST_FOOTER_BYTES, size_bytes - 12):
-        raise ValueError(f"a Parquet footer of {footer_bytes:,} bytes in a file of {size_bytes:,}")
-    file.seek(size_bytes - 8 - footer_bytes)
-    try:
-        footer = _Compact(file.read(footer_bytes) or b"").struct()
-    except IndexError:
-        raise ValueError("a Parquet footer that does not end") from None
-    if 8 in footer:  # encryption_algorithm: the footer can be read, columns cannot
-        raise ValueError("an encrypted Parquet file")
-    return footer
-
-
-def _row_groups(footer: dict[int, Any]) -> Iterator[tuple[int, list[_Chunk]]]:
-    """The rows and the column chunks of each row group."""
-    groups = [group for group in _list(footer, 4) if isinstance(group, dict)]
-    rows = [_number(group, 3) for group in groups]
-    if min(rows, default=0) < 0 or sum(rows) != _number(footer, 3):
-        raise ValueError(f"a footer of {_number(footer, 3):,} rows whose row groups have another sum")
-    for group, count in zip(groups, rows, strict=True):
-        yield count, [_chunk(chunk) for chunk in _list(group, 1)]
-
-
-def _chunk(chunk: Any) -> _Chunk:
-    metadata = chunk.get(3) if isinstance(chunk, dict) else None
-    if not isinstance(metadata, dict) or chunk.keys() & {1, 8, 9}:  # file_path, crypto_metadata, encrypted metadata
-        raise ValueError("a column that is encrypted or elsewhere")
-    name = one_line(b".".join(part for part in _list(metadata, 3) if isinstance(part, bytes)).decode(errors="replace"))
-    if (codec := _number(metadata, 4)) not in _CODECS:
-        raise ValueError(f"column {name}: compression codec {codec}; expected zstd or none")
-    data, dictionary = _number(metadata, 9), _number(metadata, 11)
-    return _Chunk(name, min(data, dictionary) if dictionary > 0 else data, _number(metadata, 7))
-
-
-def _pages(file: io.RawIOBase | BinaryIO, start: int, end: int, column: str) -> Iterator[_Page]:
-    position = start
-    while position < end:
-        file.seek(position)
-        header = _Compact(file.read(min(512, end - position)) or b"")
-        try:
-            fields = header.struct()
-        except IndexError:
-            file.seek(position)
-            header = _Compact(file.read(min(_MOST_HEADER_BYTES, end - position)) or b"")
-            try:
-                fields = header.struct()
-            except IndexError:
-                raise ValueError(f"column {column}: a page header that does not end") from None
-        kind, unpacked, packed = (_number(fields, i) for i in (1, 2, 3))
-        if kind not in _HEADER_FIELD or not isinstance(details := fields.get(_HEADER_FIELD[kind]), dict):
-            raise ValueError(f"column {column}: a page of kind {kind}")
-        values, encoding = _number(details, 1), _number(details, _ENCODING_FIELD[kind])
-        if min(unpacked, packed, values) < 0 or unpacked > MOST_PAGE_BYTES:
+def _pages(file: io.RawIOBase | BinaryIO, chunk: _Chunk) -> Iterator[_Page]:
+    """The pages of a chunk from its first byte to its last, each as its header says, if that can be."""
+    position = chunk.start
+    while position < chunk.end:
+        fields, start = _page_header(file, position, chunk)
+        kind, unpacked, packed = (_number(fields, field, _I32) for field in (1, 2, 3))
+        details = fields.get((_DETAILS_FIELD.get(kind, 0), _STRUCT))
+        if details is None:
+            raise ValueError(f"column {chunk.column}: a page of kind {kind}; expected data or a dictionary")
+        values, encoding = _number(details, 1, _I32), _number(details, _ENCODING_FIELD[kind], _I32)
+        if min(unpacked, packed, values) < 0 or start + packed > chunk.end:
             raise ValueError(
-                f"column {column}: a page of {values:,} values that unpacks to {unpacked:,} bytes; "
-                f"expected at most {MOST_PAGE_BYTES:,}"
+                f"column {chunk.column}: a page of {values:,} values in {packed:,} bytes that unpacks to {unpacked:,}; "
+                f"expected at most {chunk.end - start:,} bytes"
             )
+        if chunk.codec == _UNCOMPRESSED and packed != unpacked:
+            raise ValueError(f"column {chunk.column}: a page of {packed:,} bytes, not packed, of {unpacked:,} unpacked")
         if encoding not in _ENCODINGS:
-            raise ValueError(f"column {column}: encoding {encoding}; expected PLAIN, RLE or a dictionary")
-        if 4 not in fields:
-            raise ValueError(f"column {column}: a page without a checksum")
-        position += header.position + packed
-        yield _Page(kind, values, unpacked)
-    if position != end:
-        raise ValueError(f"column {column}: a page that ends {position - end} bytes after its column")
+            raise ValueError(f"column {chunk.column}: encoding {encoding}; expected PLAIN or a dictionary")
+        if (4, _I32) not in fields:
+            raise ValueError(f"column {chunk.column}: a page without a checksum")
+        if kind == _DICTIONARY_PAGE:
+            if position != chunk.start:
+                raise ValueError(f"column {chunk.column}: a dictionary that is not its first page")
+            if values * chunk.value_bytes > unpacked:  # a reader allocates for as many as it says
+                raise ValueError(f"column {chunk.column}: a dictionary of {values:,} values in {unpacked:,} bytes")
+        yield _Page(kind == _DICTIONARY_PAGE, values, unpacked, start, start + packed)
+        position = start + packed
 
 
-def _number(fields: dict[int, Any], field: int) -> int:
-    value = fields.get(field, -1)
-    return value if isinstance(value, int) else -1
+def _page_header(file: io.RawIOBase | BinaryIO, position: int, chunk: _Chunk) -> tuple[_Fields, int]:
+    """A page header, and where it ends."""
+    for most in (512, _MOST_HEADER_BYTES):
+        header = _Compact(_read_at(file, position, min(most, chunk.end - position)))
+        try:
+            return header.struct({}), position + header.position
+        except IndexError:
+            continue
+    raise ValueError(f"column {chunk.column}: a page header that does not end")
 
 
-def _list(fields: dict[int, Any], field: int) -> list[Any]:
-    value = fields.get(field)
-    return value if isinstance(value, list) else []
+def _number(fields: _Fields, field: int, kind: int) -> int:
+    """A number; -1 where there is none, which is none of those that are read here."""
+    return int(fields.get((field, kind), -1))
+
+
+def _longest_text(file: io.RawIOBase | BinaryIO, chunk: _Chunk, page: _Page) -> int:
+    """The bytes of a dictionary's longest text (parquet-format, Encodings.md, PLAIN: four bytes of length, the text)."""
+    octets = _read_at(file, page.start, page.end - page.start)
+    if chunk.codec == _ZSTD:
+        octets = pa.decompress(octets, page.unpacked_bytes, codec="zstd", asbytes=True)
+    position = longest = 0
+    for _ in range(page.values):
+        length = int.from_bytes(octets[position : position + 4], "little")
+        position += 4 + length
+        longest = max(longest, length)
+    if position != page.unpacked_bytes:
+        raise ValueError(
+            f"column {chunk.column}: a dictionary of {page.unpacked_bytes:,} bytes whose texts end at {position:,}"
+        )
+    return longest
 
 
 class _Compact:
-    """A Thrift struct in the compact protocol. An IndexError: the bytes end before it does."""
+    """Thrift's compact protocol (thrift, doc/specs/thrift-compact-protocol.md). An IndexError: the bytes end too early.
+
+    What readers may take for one thing or another is refused: fields that are not in order, numbers that are too large,
+    lists that Parquet does not have.
+    """
 
     def __init__(self, octets: bytes) -> None:
-        self._octets = octets
         self.position = 0
+        self._octets = octets
+        self._elements = 0
 
-    def struct(self, depth: int = 0) -> dict[int, Any]:
-        """Its fields by number: whole numbers, bytes, lists and structs; None for whatever else there is.
+    def struct(self, shape: _Shape, level: int = 0) -> _Fields:
+        """A struct's fields: whole numbers, structs, lists; None for what is passed over.
 
         Raises
         ------
         ValueError
-            It is none.
+            It is none, or may be taken for another.
         """
-        if depth > _MOST_LEVELS:
-            raise ValueError("a Thrift struct of too many levels")
-        fields: dict[int, Any] = {}
-        field = 0
+        if level > _MOST_LEVELS:
+            raise ValueError("a Thrift struct of more levels than Parquet has")
+        fields: _Fields = {}
+        last = 0
         while octet := self._octet():
             step, kind = octet >> 4, octet & 15
-            field = field + step if step else self._zigzag()
-            if field in fields:
-                raise ValueError("a Thrift struct with a field twice")
-            fields[field] = None if kind in _BOOLEANS else self._value(kind, depth)
+            field = last + step if step else self._zigzag(32)
+            if not last < field < 1 << 15:
+                raise ValueError("a Thrift struct whose fields are not in order")
+            fields[field, kind] = None if kind in _BOOLEANS else self._value(kind, shape.get(field), level)
+            last = field
         return fields
 
-    def _value(self, kind: int, depth: int) -> Any:
+    def _value(self, kind: int, shape: Any, level: int) -> Any:
         match kind:
-            case 1 | 2 | 3:  # in a list a boolean has a byte
-                return self._bytes(1) and None
-            case 4 | 5 | 6:  # i16, i32, i64
-                return self._zigzag()
-            case 7:
-                return self._bytes(8) and None
+            case 3:  # a byte
+                return self._skip(1)
+            case 4:  # an i16
+                return self._zigzag(16)
+            case 5:
+                return self._zigzag(32)
+            case 6:
+                return self._zigzag(64)
+            case 7:  # a double
+                return self._skip(8)
             case 8:
-                return self._bytes(self._varint())
+                return self._skip(self._varint(31))
             case 9:
-                return self._list(depth)
+                return self._list(shape, level)
             case 12:
-                return self.struct(depth + 1)
+                return self.struct(shape if isinstance(shape, dict) else {}, level + 1)
         raise ValueError(f"a Thrift field of type {kind}")
 
-    def _list(self, depth: int) -> list[Any]:
+    def _list(self, shape: Any, level: int) -> list[Any]:
         octet = self._octet()
         size, kind = octet >> 4, octet & 15
-        if size == 15:
-            size = self._varint()
-        if size > len(self._octets) - self.position:
-            raise IndexError
-        return [self._value(kind, depth + 1) for _ in range(size)]
+        size = self._varint(31) if size == 15 else size
+        self._elements += size
+        if self._elements > _MOST_ELEMENTS:
+            raise ValueError(f"a Parquet footer of more than {_MOST_ELEMENTS:,} elements")
+        element = shape[0] if isinstance(shape, list) else None
+        if kind != (_STRUCT if isinstance(element, dict) else element):
+            raise ValueError("a Thrift list where Parquet has another or none")
+        return [self._value(kind, element, level) for _ in range(size)]
 
     def _octet(self) -> int:
         octet = self._octets[self.position]
         self.position += 1
         return octet
 
-    def _bytes(self, count: int) -> bytes:
-        octets = self._octets[self.position : self.position + count]
-        if len(octets) < count:
-            raise IndexError
+    def _skip(self, count: int) -> None:
         self.position += count
-        return octets
+        if self.position > len(self._octets):
+            raise IndexError
 
-    def _varint(self) -> int:
+    def _varint(self, bits: int) -> int:
         value = 0
-        for shift in range(0, 70, 7):
+        for shift in range(0, bits, 7):
             octet = self._octet()
             value |= (octet & 0x7F) << shift
             if octet < 0x80:
+                if value >> bits:
+                    break
                 return value
-        raise ValueError("a Thrift number that does not end")
+        raise ValueError(f"a Thrift number of more than {bits} bits")
 
-    def _zigzag(self) -> int:
-        value = self._varint()
+    def _zigzag(self, bits: int) -> int:
+        value = self._varint(bits)
         return (value >> 1) ^ -(value & 1)

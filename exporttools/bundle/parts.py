@@ -1,8 +1,8 @@
 """One part of a bundle as a Parquet file, and back: from whoever made it, in batches, under a byte budget.
 
-What reading a file costs is known from its page headers before anything is unpacked, but for texts that refer to a
-dictionary: these are unpacked piece by piece, after their lengths are counted. So memory is bounded by a batch and by
-the pages that are read side by side, whatever the bytes are.
+What reading a file costs is known before anything is unpacked (:mod:`exporttools.bundle.parquet_pages`), but for what
+rows make of a dictionary's texts: there the longest bounds a batch, and batches are counted as they come. So memory is
+bounded by a row group and a batch, whatever the bytes are.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, MOST_PAGE_BYTES, ColumnCost, column_costs
+from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, RowGroup, read_footer, row_groups
 from exporttools.errors import ExportToolsError
 from exporttools.inert import one_line
 from exporttools.schema import Column, Origin, Record, require_valid
@@ -26,20 +26,24 @@ from exporttools.snapshot_table import SnapshotTable, SnapshotType, extra_column
 MOST_PART_BYTES = (4 << 30) - 1
 """The most that a file of a bundle may have: a zip file without zip64 holds it."""
 
+MOST_COLUMNS = 200
+
 ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 32 << 20
+"""The most that a row group has, and so one row: half of what may be read at one time."""
+
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32 << 20
 
-_MOST_FOOTER_ITEMS = 1_000_000
-_BUFFER_BYTES = 1 << 20
-_MOST_RESIDENT_BYTES = 128 << 20
+_BUFFER_BYTES = 256 << 10
+_LEAST_BATCH_ROWS = 1024
+_DICTIONARY_SAMPLE_ROWS = 10_000
+_DICTIONARY_TEXT_BYTES = 128  # so that the texts of MOST_COLUMNS leave a batch _LEAST_BATCH_ROWS
 
-# Of a file that a writer of traces made, a byte unpacks to some 3 to 60; of a bomb, to thousands. A file is judged by
-# that, not by a size alone: the largest traces are larger than the smallest bombs.
+# A bomb is told from a big bundle by what it costs to send. A byte of a file that a writer of traces made unpacks to some
+# 3 to 60; of a bomb, to thousands. No size alone would do: the largest traces are larger than the smallest bombs.
 _LEAST_BUDGET_BYTES = 256 << 20
 _MOST_RATIO = 200
-
-_DICTIONARY_SAMPLE_ROWS = 10_000
 
 
 class PartRefused(ValueError):
@@ -58,28 +62,38 @@ def write_part(table: SnapshotTable[SnapshotType], file: BinaryIO) -> None:
     Raises
     ------
     PartRefused
-        A reader would refuse it: a text is too long, or it all unpacks to too much.
+        A reader would refuse it: a row or the number of columns is too large, or it all unpacks to too much.
     """
     rows = table.to_arrow()
-    texts = [column for column in rows.columns if column.type == pa.string()]
-    longest_bytes = max((pc.max(pc.binary_length(text)).as_py() or 0 for text in texts), default=0)
-    pq.write_table(
-        rows,
+    with pq.ParquetWriter(
         file,
+        rows.schema,
         compression="zstd",
-        row_group_size=ROW_GROUP_ROWS,
         use_dictionary=[field.name for field in rows.schema if _repeats(rows[field.name])],
-        # A page ends after so many values at the earliest, whatever their size.
-        write_batch_size=max(1, min(1024, MOST_PAGE_BYTES // 4 // (longest_bytes + 1))),
         write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
-    )
+    ) as writer:
+        for start in range(0, len(rows), ROW_GROUP_ROWS):
+            for group in _row_groups(rows.slice(start, ROW_GROUP_ROWS)):
+                writer.write_table(group)
     for _ in read_part(table.snapshot_type.RECORD, file)[1]:
         pass
 
 
+def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
+    """The rows in halves of halves, until each is small enough to be read at once."""
+    if rows.nbytes <= ROW_GROUP_BYTES:
+        yield rows
+    elif len(rows) == 1:
+        raise PartRefused(f"a row of {rows.nbytes:,} bytes; expected at most {ROW_GROUP_BYTES:,}")
+    else:
+        middle = len(rows) // 2
+        yield from _row_groups(rows.slice(0, middle))
+        yield from _row_groups(rows.slice(middle))
+
+
 def _repeats(column: pa.ChunkedArray) -> bool:
-    """Whether a column is text of few different values, which a dictionary makes small and fast to read."""
-    if column.type != pa.string():
+    """Whether a column is of few different short texts, which a dictionary makes small and fast to read."""
+    if column.type != pa.string() or (pc.max(pc.binary_length(column)).as_py() or 0) > _DICTIONARY_TEXT_BYTES:
         return False
     sample = column.take(np.linspace(0, len(column) - 1, min(len(column), _DICTIONARY_SAMPLE_ROWS)).astype(np.int64))
     return len(sample.unique()) <= 1 + len(sample) // 10
@@ -104,7 +118,7 @@ def read_part(
     schema : pyarrow.Schema
         The record's columns, then any extra ones.
     batches : iterator of pyarrow.RecordBatch
-        Of valid values; each of at most 65,536 rows and about 32 MiB.
+        Of valid values; each of at most 65,536 rows, and of about 32 MiB in files that :func:`write_part` wrote.
 
     Raises
     ------
@@ -112,78 +126,69 @@ def read_part(
         At once or when a batch is asked for: the file is no such part, is damaged, or unpacks to too much.
     ConfigError, InconsistentData
         An extra column is of a type that none has; a value is one that its column forbids.
+    OSError
+        The file cannot be read.
     """
     size_bytes = file.seek(0, io.SEEK_END)
-    with _refusing():
-        costs = column_costs(file, size_bytes)  # before pyarrow sees any of it
-        with _open(file) as parquet:
-            metadata, found = parquet.metadata, parquet.schema_arrow
-        require_schema(record, found)
-        columns = (*record.columns, *extra_columns(record, found))
-        costs = costs or [ColumnCost(0, 0, 0, has_dictionary=False)] * len(columns)  # without a row group
-        if len(costs) != len(columns):
-            raise PartRefused(f"{len(costs)} columns of pages; expected {len(columns)}")
-    resident_bytes = sum(cost.resident_bytes for cost in costs)
-    if resident_bytes > _MOST_RESIDENT_BYTES:
-        raise PartRefused(
-            f"pages that unpack to {resident_bytes:,} bytes side by side; expected at most {_MOST_RESIDENT_BYTES:,}"
-        )
     budget = _Budget(size_bytes, max_bytes)
-    budget.spend(sum(cost.page_bytes for cost in costs))
-    budget.spend(metadata.num_rows * 8 * len(columns))
-    schema = record.arrow_schema(columns[len(record.columns) :])
-    return schema, _batches(record, columns, schema, file, metadata, costs, budget)
+    with _refusing():
+        footer = read_footer(file, size_bytes)  # before pyarrow sees any of it
+        parquet = pq.ParquetFile(
+            file,
+            page_checksum_verification=True,
+            pre_buffer=False,  # it would hold all of the file until the last batch
+            buffer_size=_BUFFER_BYTES,  # otherwise columns are read whole, and others write large ones
+            thrift_string_size_limit=MOST_FOOTER_BYTES,
+            thrift_container_size_limit=MOST_FOOTER_BYTES,
+        )
+        columns = _columns(record, parquet.schema_arrow)
+        groups = row_groups(file, size_bytes, footer, parquet.schema_arrow, spend=budget.spend)
+        sizes = [_batch_rows(group, len(columns)) for group in groups]
+    return record.arrow_schema(columns[len(record.columns) :]), _batches(
+        record, columns, parquet, list(zip(groups, sizes, strict=True)), budget
+    )
 
 
 def _batches(
     record: Record,
     columns: Sequence[Column],
-    schema: pa.Schema,
-    file: io.RawIOBase | BinaryIO,
-    metadata: pq.FileMetaData,
-    costs: Sequence[ColumnCost],
+    parquet: pq.ParquetFile,
+    groups: Sequence[tuple[RowGroup, int]],
     budget: _Budget,
 ) -> Iterator[pa.RecordBatch]:
-    row_bytes = sum(8 if cost.has_dictionary else 8 + cost.bytes_per_value for cost in costs)
-    rows = max(1, min(BATCH_ROWS, int(BATCH_BYTES / row_bytes)))
-    texts = [
-        field.name
-        for field, cost in zip(schema, costs, strict=True)
-        if cost.has_dictionary and field.type == pa.string()
-    ]
-    count = 0
-    with _refusing(), _open(file, metadata=metadata, read_dictionary=texts) as parquet:
-        # Threads take longer to start than a small part takes to read.
-        for batch in parquet.iter_batches(batch_size=rows, use_threads=metadata.num_rows > BATCH_ROWS):
-            for piece in _unpacked(batch, budget):
-                plain = pa.RecordBatch.from_arrays(piece, schema=schema)
-                plain.validate(full=True)  # text that is not UTF-8 would be found only when it is looked at
-                require_valid(plain, columns, origin=Origin(record.table), key=record.key)
-                count += plain.num_rows
-                yield plain
-    if count != metadata.num_rows:
-        raise PartRefused(f"a footer of {metadata.num_rows:,} rows; found {count:,}")
+    schema = record.arrow_schema(columns[len(record.columns) :])
+    with _refusing():
+        for number, (group, batch_rows) in enumerate(groups):
+            rows = 0
+            # One row group after another: over several, a batch would have what both may unpack to.
+            if not group.rows:
+                continue
+            found_batches = parquet.iter_batches(
+                batch_size=batch_rows,
+                row_groups=[number],
+                use_threads=group.rows > _LEAST_BATCH_ROWS,  # they take longer to start than a small part takes to read
+            )
+            for found in found_batches:
+                rows += found.num_rows
+                budget.spend(sum(found[name].nbytes for name in group.dictionary_texts))
+                batch = pa.RecordBatch.from_arrays(found.columns, schema=schema)
+                batch.validate(full=True)  # text that is not UTF-8 would be found only when it is looked at
+                require_valid(batch, columns, origin=Origin(record.table), key=record.key)
+                yield batch
+            if rows != group.rows:
+                raise PartRefused(f"row group {number} of {group.rows:,} rows; found {rows:,}")
 
 
-def _unpacked(batch: pa.RecordBatch, budget: _Budget) -> Iterator[list[pa.Array]]:
-    """A batch's columns with all text written out, in pieces of about :data:`BATCH_BYTES`."""
-    text_bytes = np.zeros(batch.num_rows, np.int64)
-    for column in batch.columns:
-        if pa.types.is_dictionary(column.type):
-            lengths = pc.binary_length(column.dictionary).fill_null(0).take(column.indices)
-            text_bytes += lengths.fill_null(0).to_numpy(zero_copy_only=False)
-    total = np.cumsum(text_bytes)
-    if batch.num_rows:
-        budget.spend(int(total[-1]))
-    start = 0
-    while start < batch.num_rows:
-        before = int(total[start - 1]) if start else 0
-        end = max(start + 1, int(np.searchsorted(total, before + BATCH_BYTES, side="right")))
-        yield [
-            column.dictionary_decode() if pa.types.is_dictionary(column.type) else column
-            for column in batch.slice(start, end - start).columns
-        ]
-        start = end
+def _batch_rows(group: RowGroup, columns: int) -> int:
+    """How many rows to unpack at once, so that they are not too much even if each has a dictionary's longest text."""
+    row_bytes = 8 * columns + sum(group.dictionary_texts.values())
+    rows = min(BATCH_ROWS, BATCH_BYTES // row_bytes)
+    if rows < min(_LEAST_BATCH_ROWS, group.rows):  # a batch costs time however small it is
+        raise PartRefused(
+            f"{group.rows:,} rows of dictionaries whose longest texts have {row_bytes:,} bytes; "
+            f"expected at most {BATCH_BYTES // _LEAST_BATCH_ROWS:,}"
+        )
+    return rows
 
 
 class _Budget:
@@ -210,18 +215,6 @@ class _Budget:
             )
 
 
-def _open(file: io.RawIOBase | BinaryIO, **options: Any) -> pq.ParquetFile:
-    return pq.ParquetFile(
-        file,
-        page_checksum_verification=True,
-        pre_buffer=False,  # it would hold all of the file until the last batch
-        buffer_size=_BUFFER_BYTES,  # otherwise a row group is read whole, and others write large ones
-        thrift_string_size_limit=MOST_FOOTER_BYTES,
-        thrift_container_size_limit=_MOST_FOOTER_ITEMS,
-        **options,
-    )
-
-
 @contextmanager
 def _refusing() -> Iterator[None]:
     """Whatever pyarrow, or the walk over pages, says of a file becomes a refusal; errors of our own stay."""
@@ -230,7 +223,23 @@ def _refusing() -> Iterator[None]:
     except (PartRefused, ExportToolsError):
         raise
     except (pa.ArrowException, ValueError, OSError, OverflowError) as error:
+        if isinstance(error, OSError) and error.errno is not None:  # the file system's, not pyarrow's
+            raise
         raise PartRefused(one_line(error, 300)) from error
+
+
+def _columns(record: Record, found: pa.Schema) -> Sequence[Column]:
+    """The columns of a file: the record's, then extra ones."""
+    if len(found) > MOST_COLUMNS:
+        raise PartRefused(f"{len(found):,} columns; expected at most {MOST_COLUMNS}")
+    require_schema(record, found)
+    columns = (*record.columns, *extra_columns(record, found))
+    for column, field in zip(columns, found, strict=True):
+        if field.type != column.arrow_field.type:
+            raise PartRefused(f"column {field.name!r} is of type {field.type}; expected {column.arrow_field.type}")
+        if b"ARROW:extension:name" in (field.metadata or {}):  # of a type that is not known here
+            raise PartRefused(f"column {field.name!r} is of an extension type; expected {field.type}")
+    return columns
 
 
 def require_schema(record: Record, found: pa.Schema) -> None:
