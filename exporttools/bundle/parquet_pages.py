@@ -21,7 +21,7 @@ MOST_FOOTER_BYTES = 16 << 20
 MOST_HELD_BYTES = 64 << 20
 """The most that a row group may hold in memory at one time: all pages of its texts, of other columns the largest page."""
 
-LEAST_PAGE_COST_BYTES = 32 << 10
+LEAST_PAGE_COST_BYTES = 64 << 10
 """What a page costs however small it is: to find it takes about as long as to unpack so much."""
 
 # Of all lists in a footer: three bytes become a kilobyte. A row group of 13 columns has some 80.
