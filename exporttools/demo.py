@@ -46,7 +46,10 @@ def run_demo(output: Path) -> None:
     path = write_bundle(bundle, output / f"{bundle.file_name}.bundle", signing_key=key)
     typer.echo(verify_bundle(path, trusted_keys=[key.trusted_key] if key else []))
 
-    made = {"bundle": path, "timeline": _draw(bundle, output / "timeline.png")}
+    made = ({"key": output / "demo.key"} if key else {}) | {
+        "bundle": path,
+        "timeline": _draw(bundle, output / "timeline.png"),
+    }
     try:
         typer.echo("running the notebook ...", err=True)
         parameters = {
