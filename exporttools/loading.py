@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import os
 import sqlite3
-import uuid
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 from urllib.parse import quote
@@ -25,7 +24,8 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from exporttools.database import libpq_conninfo, parse_url, safe_label
 from exporttools.driver_errors import translated_errors
-from exporttools.errors import ConfigError
+from exporttools.durable import new_file
+from exporttools.errors import ConfigError, ConnectionFailed
 from exporttools.inert import one_line
 from exporttools.layouts import SQL_TYPES
 from exporttools.schema import ARROW_TYPES, RECORDS, Column, Origin, Record, column_of, require_valid
@@ -310,27 +310,30 @@ def _sqlite_values(column: pa.ChunkedArray) -> list[Any]:
 def _open_sqlite(url: URL, label: str) -> Iterator[_Sqlite]:
     path = Path(url.database or "")
     if os.path.lexists(path):
-        with _sqlite_transaction(path, "rw") as target:
+        with _sqlite_transaction(path) as target:
             yield target
         return
-    # Hidden, and named after its process: what a killed one leaves can be told from what is still being written.
-    partial = path.parent / f".{path.name[:100]}.{os.getpid()}.{uuid.uuid4().hex[:8]}.partial"
-    try:
-        with _sqlite_transaction(partial, "rwc") as target:
+    with ExitStack() as stack:
+        try:
+            file = stack.enter_context(new_file(path))
+        except OSError as error:
+            raise ConnectionFailed(f"{label}: the file cannot be made: {one_line(error.strerror)}") from error
+        file.close()  # SQLite opens it by its name
+        with _sqlite_transaction(Path(file.name), new=True) as target:
             yield target
-        _sync(partial)
-        if os.path.lexists(path):
-            raise ConfigError(f"{label} appeared while it was being made; it was left as it is. Nothing was written.")
-        partial.rename(path)
-    finally:
-        partial.unlink(missing_ok=True)
+        try:
+            stack.close()
+        except FileExistsError as error:
+            raise ConfigError(
+                f"{label} appeared while it was being made; it was left as it is. Nothing was written."
+            ) from error
 
 
 @contextmanager
-def _sqlite_transaction(path: Path, mode: str) -> Iterator[_Sqlite]:
-    uri = f"file:{quote(str(path.absolute()))}?mode={mode}"
+def _sqlite_transaction(path: Path, *, new: bool = False) -> Iterator[_Sqlite]:
+    uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
-        if mode == "rwc":
+        if new:
             # Nobody else sees the file before it is whole, so there is nothing to roll back to.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
@@ -339,11 +342,3 @@ def _sqlite_transaction(path: Path, mode: str) -> Iterator[_Sqlite]:
         connection.execute("BEGIN IMMEDIATE")
         yield _Sqlite(connection)
         connection.execute("COMMIT")
-
-
-def _sync(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
