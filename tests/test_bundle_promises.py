@@ -250,7 +250,7 @@ def test_promise_03_two_thousand_bits_of_a_large_bundle(tmp_path: Path, key: Sig
     files = [path] if path.is_file() else [file for file in sorted(path.rglob("*")) if file.is_file()]
     sizes = [file.stat().st_size for file in files]
     rng = random.Random(7)
-    for _ in range(1_000):
+    for _ in range(2_000):
         (file,) = rng.choices(files, sizes)
         at, bit = rng.randrange(4 if path.is_file() else 0, file.stat().st_size), 1 << rng.randrange(8)
         for expected in (False, True):  # flipped, and flipped back
