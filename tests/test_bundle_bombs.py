@@ -149,3 +149,23 @@ def test_the_limit_can_be_set(tmp_path: Path) -> None:
     assert finding.found.endswith("expected at most 1,000,000 (max_bytes sets another limit)")
     with pytest.raises(VerificationFailed, match="max_bytes sets another limit"):
         read_bundle(bag, max_bytes=1_000_000)
+
+
+def test_promise_16_metadata_that_could_unpack_to_much_is_refused(tmp_path: Path) -> None:
+    """An Arrow schema in a footer is a flatbuffer whose parts may be shared: a little of it can make millions of fields."""
+    bag = write_bundle(a_bundle(), tmp_path / "bundle")
+    table = pq.read_table(bag / "data/trace_steps.parquet").replace_schema_metadata({"more": "x" * 10_000})
+    pq.write_table(table, bag / "data/trace_steps.parquet", **ZSTD)
+    rehash(bag)
+    (finding,) = verify_bundle(bag).findings
+    assert (finding.code, finding.path) == ("schema", "data/trace_steps.parquet")
+    assert finding.found.startswith("key-value metadata of ")
+    assert finding.found.endswith(" bytes; expected at most 8,192")
+
+
+def test_columns_whose_schema_is_longer_than_that_are_written_without_it(tmp_path: Path) -> None:
+    steps = some_steps(3)
+    for i in range(150):
+        steps = steps.append_column(f"score_{i}", pa.array([0.5, None, 1.5]))
+    bundle = a_bundle(steps=SnapshotTable(TraceStepSnapshot, steps))
+    assert read_bundle(write_bundle(bundle, tmp_path / "bundle")) == bundle

@@ -21,6 +21,10 @@ MOST_FOOTER_BYTES = 16 << 20
 MOST_HELD_BYTES = 64 << 20
 """The most that a row group may hold in memory at one time: all pages of its texts, of other columns the largest page."""
 
+MOST_METADATA_BYTES = 8 << 10
+"""The most that a footer's key-value metadata may have. The Arrow schema in it is a flatbuffer, whose parts may be shared:
+a reader builds of it up to the third power of its size."""
+
 LEAST_PAGE_COST_BYTES = 64 << 10
 """What a page costs however small it is: to find it takes about as long as to unpack so much."""
 
@@ -46,6 +50,8 @@ _COLUMN_CHUNK: _Shape = {
     8: {2: {1: [_BINARY]}},  # ColumnCryptoMetaData
 }
 _FOOTER: _Shape = {2: [{}], 4: [{1: [_COLUMN_CHUNK], 4: [{}]}], 5: [{}], 7: [{}]}  # FileMetaData
+
+_KEY_VALUE_METADATA = 5
 
 _Fields = dict[tuple[int, int], Any]  # by number and type: a field of another type is none to a reader
 
@@ -109,10 +115,15 @@ def read_footer(file: io.RawIOBase | BinaryIO, size_bytes: int) -> _Fields:
     footer_bytes = int.from_bytes(end[:4], "little")
     if footer_bytes > (most := min(MOST_FOOTER_BYTES, size_bytes - 12)):
         raise ValueError(f"a Parquet footer of {footer_bytes:,} bytes; expected at most {most:,}")
+    compact = _Compact(_read_at(file, size_bytes - 8 - footer_bytes, footer_bytes))
     try:
-        footer = _Compact(_read_at(file, size_bytes - 8 - footer_bytes, footer_bytes)).struct(_FOOTER)
+        footer = compact.struct(_FOOTER)
     except IndexError:
         raise ValueError("a Parquet footer that does not end") from None
+    if compact.metadata_bytes > MOST_METADATA_BYTES:
+        raise ValueError(
+            f"key-value metadata of {compact.metadata_bytes:,} bytes; expected at most {MOST_METADATA_BYTES:,}"
+        )
     if (8, _STRUCT) in footer:  # encryption_algorithm: the footer is open, but columns are not
         raise ValueError("an encrypted Parquet file")
     return footer
@@ -282,6 +293,7 @@ class _Compact:
 
     def __init__(self, octets: bytes) -> None:
         self.position = 0
+        self.metadata_bytes = 0  # of a footer
         self._octets = octets
         self._elements = 0
 
@@ -302,7 +314,10 @@ class _Compact:
             field = last + step if step else self._zigzag(32)
             if not last < field < 1 << 15:
                 raise ValueError("a Thrift struct whose fields are not in order")
+            start = self.position
             fields[field, kind] = None if kind in _BOOLEANS else self._value(kind, shape.get(field), level)
+            if shape is _FOOTER and field == _KEY_VALUE_METADATA:
+                self.metadata_bytes = self.position - start
             last = field
         return fields
 

@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, RowGroup, read_footer, row_groups
+from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, MOST_METADATA_BYTES, RowGroup, read_footer, row_groups
 from exporttools.errors import ExportToolsError
 from exporttools.inert import one_line
 from exporttools.schema import Column, Origin, Record, require_valid
@@ -70,6 +70,8 @@ def write_part(table: SnapshotTable[SnapshotType], file: BinaryIO) -> None:
         rows.schema,
         compression="zstd",
         use_dictionary=[field.name for field in rows.schema if _repeats(rows[field.name])],
+        # Units and meanings are for those who read it elsewhere; the types are Parquet's own.
+        store_schema=len(rows.schema.serialize()) * 4 // 3 < MOST_METADATA_BYTES - 512,
         write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
     ) as writer:
         for start in range(0, len(rows), ROW_GROUP_ROWS):
