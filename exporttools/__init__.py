@@ -26,12 +26,17 @@ if TYPE_CHECKING:
         write_bundle,
         write_key_pair,
     )
+    from exporttools.dataset import Dataset, DatasetVerification, open_dataset
     from exporttools.errors import (
         BundleError,
         BundleExists,
         BundleUnreadable,
         ConfigError,
         ConnectionFailed,
+        DatasetUnreadable,
+        DestinationConflict,
+        ExportError,
+        ExportInterrupted,
         ExportToolsError,
         InconsistentData,
         MissingExtra,
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
         TenantMismatch,
         VerificationFailed,
     )
+    from exporttools.export import ExportPlan, ExportReport, export_dataset, plan_export
     from exporttools.export_bundle import ExportBundle
     from exporttools.layouts import AOS, NATIVE, Constant, Field, Join, Layout, Source
     from exporttools.plots import cumulative_cost, timeline
@@ -55,6 +61,8 @@ if TYPE_CHECKING:
     from exporttools.store import ExportBundleStore, SqlTraceStore, TraceStore, get_export_bundle_store
 
 _ROOMS = {
+    "dataset": ("Dataset", "DatasetVerification", "open_dataset"),
+    "export": ("ExportPlan", "ExportReport", "export_dataset", "plan_export"),
     "bundle": (
         "Comparison",
         "Finding",
@@ -75,6 +83,10 @@ _ROOMS = {
         "BundleUnreadable",
         "ConfigError",
         "ConnectionFailed",
+        "DatasetUnreadable",
+        "DestinationConflict",
+        "ExportError",
+        "ExportInterrupted",
         "ExportToolsError",
         "InconsistentData",
         "MissingExtra",
@@ -108,8 +120,16 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "ConfigError",
     "ConnectionFailed",
     "Constant",
+    "Dataset",
+    "DatasetUnreadable",
+    "DatasetVerification",
+    "DestinationConflict",
     "ExportBundle",
     "ExportBundleStore",
+    "ExportError",
+    "ExportInterrupted",
+    "ExportPlan",
+    "ExportReport",
     "ExportToolsError",
     "Field",
     "Finding",
@@ -138,9 +158,12 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "__version__",
     "compare_bundles",
     "cumulative_cost",
+    "export_dataset",
     "get_export_bundle_store",
     "load_signing_key",
     "load_trusted_key",
+    "open_dataset",
+    "plan_export",
     "read_bundle",
     "timeline",
     "verify_bundle",

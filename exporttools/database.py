@@ -13,7 +13,7 @@ import sqlite3
 import threading
 import time
 import weakref
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -26,15 +26,43 @@ from exporttools.driver_errors import translated_errors
 from exporttools.errors import ConfigError, ConnectionFailed, StoreError
 from exporttools.inert import one_line
 
-DatabaseLike = str | os.PathLike[str] | URL | Engine
-"""What names a database: a URL, the path of an SQLite file, or an Engine."""
+DatabaseLike = str | os.PathLike[str] | URL | Engine | Callable[[], str | URL]
+"""What names a database: a URL, ``env:NAME``, the path of an SQLite file, an Engine, or a function that gives the URL."""
 
-ACCEPTED = "postgresql://user:password@host/database, sqlite:///path/to/file.sqlite, the path of an SQLite file, or a SQLAlchemy Engine"
+ACCEPTED = (
+    "postgresql://user:password@host/database, sqlite:///path/to/file.sqlite, the path of an SQLite file, env:NAME (a variable "
+    "that holds one of these), a function that gives one, or a SQLAlchemy Engine"
+)
 
 _CONNECT_TIMEOUT_S = 10
 _SQLITE_BUSY_TIMEOUT_S = 5.0
 _SQLITE_STEPS_BETWEEN_CHECKS = 10_000
 _LIKE_A_PATH = re.compile(r"[/\\]|\.(?:db|sqlite3?|s3db)$", re.IGNORECASE)
+
+
+def resolved(database: DatabaseLike) -> str | os.PathLike[str] | URL | Engine:
+    """What a variable or a function names; anything else as it is.
+
+    Raises
+    ------
+    ConfigError
+        The variable is not set.
+
+    Examples
+    --------
+    >>> resolved(lambda: "agents.sqlite")
+    'agents.sqlite'
+    """
+    if isinstance(database, str) and database.startswith("env:"):
+        name = database.removeprefix("env:")
+        if not os.environ.get(name):
+            raise ConfigError(
+                f"the environment variable {one_line(name, 60)!r} is not set; expected a database's URL in it"
+            )
+        return os.environ[name]
+    if callable(database) and not isinstance(database, Engine):
+        return database()
+    return database
 
 
 def parse_url(database: str | os.PathLike[str] | URL) -> URL:
@@ -146,6 +174,7 @@ class Database:
                 f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None"
             )
         self.statement_timeout = statement_timeout
+        database = resolved(database)
         if isinstance(database, Engine):
             if database.dialect.name not in ("postgresql", "sqlite") or database.dialect.is_async:
                 raise ConfigError(
@@ -165,6 +194,11 @@ class Database:
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
+
+    @property
+    def has_password(self) -> bool:
+        """Whether its URL holds one."""
+        return self._url.password is not None or "password" in self._url.query
 
     @property
     def dialect(self) -> str:
@@ -232,6 +266,24 @@ class Database:
             return None
         with self.translated_errors():
             return str(connection.execute(text("SELECT pg_current_snapshot()")).scalar_one())
+
+    def sorts_by_code_points(self, connection: Connection, tables: Sequence[str]) -> bool:
+        """Whether text in these tables sorts by its code points without a COLLATE."""
+        if self.dialect == "sqlite":
+            return False  # a column may be declared NOCASE, which nothing tells
+        with self.translated_errors():
+            return bool(
+                connection.execute(
+                    text(
+                        "SELECT datlocprovider IN ('b', 'c') AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8')"
+                        " AND NOT EXISTS (SELECT FROM pg_attribute JOIN pg_collation AS c ON c.oid = attcollation"
+                        "  WHERE attrelid = ANY (SELECT to_regclass(unnest(CAST(:tables AS text[]))))"
+                        "  AND c.collname NOT IN ('default', 'C', 'POSIX'))"
+                        " FROM pg_database WHERE datname = current_database()"
+                    ),
+                    {"tables": list(tables)},
+                ).scalar_one()
+            )
 
     def _connect(self) -> Connection:
         if self.dialect == "sqlite":

@@ -36,6 +36,8 @@ _BY_SQLSTATE: tuple[tuple[str, type[StoreError], str], ...] = (
     ("22", InconsistentData, "a stored value cannot be read"),
 )
 
+_TRANSIENT_SQLSTATES = ("40", "08", "57P", "57014", "55P03", "53300")
+
 # SQLite's messages, which are part of its interface: the codes that go with them are coarser.
 _BY_SQLITE_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
     ("interrupted", QueryTimeout, "the statement ran longer than statement_timeout; raise it or narrow the read"),
@@ -78,7 +80,19 @@ def translated_errors(label: str, password: str | None = None) -> Iterator[None]
 
 def _translate(error: BaseException, label: str, password: str | None) -> StoreError:
     kind, meaning = _meaning(error)
-    return kind(f"{label}: {meaning}. The driver says: {_said(error, password)}")
+    translated = kind(f"{label}: {meaning}. The driver says: {_said(error, password)}")
+    translated.transient = _is_transient(error)
+    return translated
+
+
+def _is_transient(error: BaseException) -> bool:
+    """Whether the same read may succeed when it is tried again: see :attr:`exporttools.errors.StoreError.transient`."""
+    if isinstance(error, sqlite3.Error):
+        return any(fragment in str(error) for fragment in ("interrupted", "database is locked"))
+    sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate:
+        return str(sqlstate).startswith(_TRANSIENT_SQLSTATES)
+    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, adbc_driver_manager.OperationalError))
 
 
 def _meaning(error: BaseException) -> tuple[type[StoreError], str]:

@@ -101,6 +101,45 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         _publish(partial, path)
 
 
+class StagedFile:
+    """A file that is being written and has no name yet.
+
+    Attributes
+    ----------
+    file : BinaryIO
+        Open for writing, reading and seeking.
+    """
+
+    def __init__(self, partial: Path, file: BinaryIO) -> None:
+        self._partial = partial
+        self.file = file
+
+    def publish(self, path: Path) -> None:
+        """Give it its place, durably; the file is closed.
+
+        Raises
+        ------
+        FileExistsError
+            Something is there already; it was not touched.
+        """
+        self.file.close()
+        _publish(self._partial, path)
+
+
+@contextmanager
+def staged_file(beside: Path) -> Iterator[StagedFile]:
+    """A file whose place is known only when it is written, such as one named by its content; it vanishes with the block
+    unless it was published.
+
+    Parameters
+    ----------
+    beside : Path
+        It is written in this path's directory, which must be of the file system it is published to.
+    """
+    with _partial(beside, lambda partial: partial.touch(exist_ok=False)) as partial, partial.open("r+b") as file:
+        yield StagedFile(partial, file)
+
+
 @contextmanager
 def scratch_directory(beside: Path) -> Iterator[Path]:
     """A new, empty directory for working files beside a path; it vanishes with the block.

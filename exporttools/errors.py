@@ -14,6 +14,10 @@
     │   ├── BundleExists
     │   ├── BundleUnreadable
     │   └── VerificationFailed
+    ├── ExportError             a dataset that cannot be written or read
+    │   ├── DatasetUnreadable
+    │   ├── DestinationConflict
+    │   └── ExportInterrupted
     └── MissingExtra            an optional dependency that is not installed
 
 A message says what, where, what was expected, what was found and what to do next. No password of a URL
@@ -34,7 +38,15 @@ class ConfigError(ExportToolsError, ValueError):
 
 
 class StoreError(ExportToolsError):
-    """A database that cannot be read, or not as asked."""
+    """A database that cannot be read, or not as asked.
+
+    Attributes
+    ----------
+    transient : bool
+        Whether the same read may succeed when it is tried again: a lost connection, a conflict, a timeout.
+    """
+
+    transient: bool = False
 
 
 class ConnectionFailed(StoreError):
@@ -101,6 +113,22 @@ class VerificationFailed(BundleError):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return type(self), (*self.args, self.findings)
+
+
+class ExportError(ExportToolsError):
+    """A dataset that cannot be written or read."""
+
+
+class DatasetUnreadable(ExportError):
+    """The path is no dataset, lacks what was asked for, or a file of it is damaged."""
+
+
+class DestinationConflict(ExportError):
+    """Another export writes into the same destination, or wrote something else there. Nothing that it committed was touched."""
+
+
+class ExportInterrupted(ExportError):
+    """An export stopped before its end; what was committed is intact, and running it again resumes it."""
 
 
 class MissingExtra(ExportToolsError, ImportError):

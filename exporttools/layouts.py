@@ -255,6 +255,14 @@ class Relation:
             conditions.append(moment < self._bound(until))
         return conditions
 
+    def cell(self, name: str, length_s: int) -> ColumnElement[Any]:
+        """Which piece of a grid of time from 1970 on, in pieces of so many seconds, a time column lies in."""
+        if self._dialect == "sqlite":
+            # SQLite's division of integers cuts towards zero.
+            return sa.cast(sa.func.floor(self.moment(name) / (length_s * 1e6)), sa.BigInteger())
+        seconds = sa.cast(sa.func.extract("epoch", self[name]), sa.Numeric)
+        return sa.cast(sa.func.floor(seconds / length_s), sa.BigInteger())
+
     def _bound(self, moment: dt.datetime) -> Any:
         if self._dialect == "sqlite":
             return (moment - dt.datetime(1970, 1, 1, tzinfo=dt.UTC)) // dt.timedelta(microseconds=1)

@@ -9,8 +9,8 @@ import datetime as dt
 import logging
 import threading
 import weakref
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import adbc_driver_manager
@@ -30,6 +30,8 @@ ROWS_PER_FETCH = 4096
 
 BULK_ROWS = 2_000
 """From how many rows on ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
+
+_BULK_BATCH_BYTES = 2 << 20
 
 _logger = logging.getLogger("exporttools")
 
@@ -62,20 +64,49 @@ def read_table(
     InconsistentData
         A value is not of its column's type.
     """
-    schema = pa.schema([column.arrow_field.with_nullable(True) for column in columns])
-    batches = []
+    batches = stream_rows(database, connection, statement, columns, origin=origin, key=key, ahead=True)
+    return pa.Table.from_batches(batches, schema=nullable_schema(columns))
+
+
+def stream_rows(
+    database: Database,
+    connection: Connection,
+    statement: Select[Any],
+    columns: Sequence[Column],
+    *,
+    origin: Origin,
+    key: Sequence[str] = (),
+    ahead: bool = False,
+) -> Generator[pa.RecordBatch, None, None]:
+    """As :func:`read_table`, batch by batch; closing the iterator closes the cursor.
+
+    Parameters
+    ----------
+    ahead : bool
+        Whether the server may send all rows at once, which is faster where they fit into memory.
+    """
+    schema = nullable_schema(columns)
+    names = schema.names
+    held = database.dialect == "postgresql" and not ahead  # SQLite gives rows one by one anyway
+    options = {"stream_results": True, "max_row_buffer": ROWS_PER_FETCH} if held else {}
     with database.translated_errors():
-        result = connection.execute(statement)
-        # The driver's own rows: SQLAlchemy's would be taken apart again right away, which costs as much as reading them.
-        cursor: Any = result.cursor
-        while rows := cursor.fetchmany(ROWS_PER_FETCH):
-            values = list(zip(*rows, strict=True))
-            names = [column.name for column in columns]
-            where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
-            arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
-            batches.append(pa.RecordBatch.from_arrays(arrays, schema=schema))
-        result.close()
-    return pa.Table.from_batches(batches, schema=schema)
+        result = connection.execute(statement, execution_options=options)
+        # The driver's own rows, where SQLAlchemy did not take the first of them into a buffer: its rows would be taken
+        # apart again right away, which costs as much as reading them.
+        cursor: Any = result if held else result.cursor
+        try:
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                values = list(zip(*rows, strict=True))
+                where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
+                arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        finally:
+            result.close()
+
+
+def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of rows as a database gives them: whether a NULL may be there is for others to say."""
+    return pa.schema([column.arrow_field.with_nullable(True) for column in columns])
 
 
 def count_up_to(database: Database, connection: Connection, statement: Select[Any], limit: int) -> int:
@@ -164,32 +195,44 @@ class BulkReader:
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._idle)
 
-    def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
-        """All rows of a SELECT as of the connection's transaction; None where a second connection cannot join it.
+    @contextmanager
+    def session(self, connection: Connection) -> Iterator[BulkSession | None]:
+        """Reads at the point in time of the connection's transaction, on a second connection that joins it.
 
-        It cannot where the server has no connection left, or behind some poolers and proxies; the caller then reads rows.
+        Yields
+        ------
+        BulkSession or None
+            None: a second connection cannot join, since the server has none left, or behind some poolers and proxies.
+            The caller then reads rows.
         """
         with self._database.translated_errors():
             snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
         driver: Any = connection.connection.driver_connection
         joined = self._joined(driver, str(snapshot))
         if joined is None:
-            return None
+            yield None
+            return
+        session = BulkSession(self._database, joined, connection)
         keep = False
         try:
-            with self._database.translated_errors(), joined.cursor() as cursor:
-                if self._database.statement_timeout is not None:
-                    _run(
-                        joined,
-                        f"SET LOCAL statement_timeout = {max(1, round(self._database.statement_timeout * 1000))}",
-                    )
-                cursor.execute(_literal_sql(statement, connection))
-                table = cursor.fetch_arrow_table()
-            _run(joined, "ROLLBACK")
-            keep = True
+            timeout = self._database.statement_timeout
+            with self._database.translated_errors():
+                if timeout is not None:
+                    _run(joined, f"SET LOCAL statement_timeout = {max(1, round(timeout * 1000))}")
+            yield session
+            if session.idle:
+                with self._database.translated_errors():
+                    _run(joined, "ROLLBACK")
+                keep = True
         finally:
             self._release(joined, keep=keep)
-        return table.cast(pa.schema([column.arrow_field.with_nullable(True) for column in columns]))
+
+    def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
+        """All rows of a SELECT as of the connection's transaction; None where :meth:`session` gives none."""
+        with self.session(connection) as session:
+            if session is None:
+                return None
+            return pa.Table.from_batches(session.batches(statement, columns), schema=nullable_schema(columns))
 
     def _joined(self, driver: Any, snapshot: str) -> Any | None:
         """A connection whose transaction sees the exported snapshot."""
@@ -227,6 +270,32 @@ class BulkReader:
                 return
         with suppress(adbc_driver_manager.Error):  # it is broken or superfluous: that closing fails changes nothing
             joined.close()
+
+
+class BulkSession:
+    """A transaction of ADBC's at some point in time; one SELECT after another.
+
+    Attributes
+    ----------
+    idle : bool
+        Whether every SELECT was read to its end. One that was not leaves the connection in mid-COPY.
+    """
+
+    def __init__(self, database: Database, joined: Any, connection: Connection) -> None:
+        self._database, self._joined, self._connection = database, joined, connection
+        self.idle = True
+
+    def batches(self, statement: Select[Any], columns: Sequence[Column]) -> Generator[pa.RecordBatch, None, None]:
+        """The rows of a SELECT that yields `columns`; closing the iterator early gives up the connection."""
+        schema = nullable_schema(columns)
+        self.idle = False
+        with self._database.translated_errors(), self._joined.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
+            cursor.execute(_literal_sql(statement, self._connection))
+            # Not fetch_record_batch(): what that gives has lost ADBC's errors (arrow-adbc issue 1523), SQLSTATE and all.
+            for batch in cursor._results.reader:  # noqa: SLF001
+                yield batch.cast(schema)
+        self.idle = True
 
 
 def _close_all(connections: list[Any]) -> None:

@@ -62,6 +62,7 @@ class ScopedReader:
         self.layout = layout
         self._tables = tables
         self._bound: BoundLayout | None = None
+        self._plain_order = False
         self._lock = threading.Lock()
 
     @property
@@ -75,7 +76,9 @@ class ScopedReader:
         """The layout as found in the database; looked up once."""
         if self._bound is None:
             found = bind(self.database, connection, self.layout, self._tables)
+            plain = self.database.sorts_by_code_points(connection, [r.source for r in found.relations.values()])
             with self._lock:
+                self._plain_order = plain
                 self._bound = self._bound or found
         return self._bound
 
@@ -160,8 +163,21 @@ class ScopedReader:
         return SnapshotTable(snapshot_type, table, total=total, origin=origin)
 
     def by_text(self, expression: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Text to sort by its code points in every database, whatever its locale."""
-        return expression if self.database.dialect == "sqlite" else sa.collate(expression, "C")
+        """Text to sort by its code points in every database, whatever its locale. Knows it once :meth:`bound` was called.
+
+        Where the database does so anyway nothing is said, since its indexes are then of use.
+        """
+        return expression if self._plain_order else sa.collate(expression, self._exact)
+
+    @property
+    def _exact(self) -> str:
+        """The collation by which only the same text is equal."""
+        return "BINARY" if self.database.dialect == "sqlite" else "C"
+
+    def is_tenant(self, relation: Relation, tenant: str) -> list[ColumnElement[bool]]:
+        """The condition that a row is the tenant's, whatever its column's collation takes for equal."""
+        column = relation["tenant_id"]
+        return [column == tenant, sa.collate(column, self._exact) == tenant]
 
     def ordered(
         self, order: Order, moment: ColumnElement[Any], tie_break: ColumnElement[Any]

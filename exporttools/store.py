@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import datetime as dt
+import os
 import threading
 import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sqlalchemy import Engine
 
 from exporttools.database import DatabaseLike
-from exporttools.embedded import default_database_url
+from exporttools.embedded import URL_VARIABLE, default_database_url
 from exporttools.errors import ConfigError
 from exporttools.export_bundle import ExportBundle
 from exporttools.layouts import Layout
+from exporttools.readers import BulkReader
 from exporttools.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES
 from exporttools.scoped_reader import Order, ScopedReader, choices, require_id, require_limit, require_period
 from exporttools.snapshot_table import SnapshotTable
@@ -24,6 +30,10 @@ from exporttools.snapshots import (
     TraceSummarySnapshot,
 )
 from exporttools.trace_store import SqlTraceStore, TraceStore
+from exporttools.window_reader import WindowReader, WindowSnapshot
+
+if TYPE_CHECKING:
+    import pyarrow as pa
 
 __all__ = ["ExportBundleStore", "SqlTraceStore", "TraceStore", "get_export_bundle_store"]
 
@@ -77,12 +87,20 @@ class ExportBundleStore:
         label = None
         if database is None:
             database, embedded = default_database_url()
-            if embedded:
+            if not embedded:
+                database = f"env:{URL_VARIABLE}"
+            else:
                 label = "the embedded sample"
                 warnings.warn(
                     "EXPORTTOOLS_DATABASE_URL is not set: reading the embedded sample, a made-up fleet",
                     stacklevel=2,
                 )
+        self._arguments = {
+            "database": database,
+            "tenant_id": tenant_id,
+            "layout": layout,
+            "statement_timeout": statement_timeout,
+        }
         records = (INCIDENTS, RUNS) if trace_store is not None else (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
         self._reader = ScopedReader(
             database,
@@ -93,15 +111,68 @@ class ExportBundleStore:
             label=label,
         )
         self._trace_store = trace_store
+        self._windows: WindowReader | None = None
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
         return f"<ExportBundleStore {self._reader.description}>"
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        """How worker processes get a store of their own: by what it was made from, never with a password."""
+        database = self._arguments["database"]
+        if not self._has_own_traces():
+            raise ConfigError("a store with a trace_store of its own cannot be sent to another process")
+        if isinstance(database, Engine):
+            raise ConfigError(
+                "a store on an Engine cannot be sent to another process; make it from a path, from 'env:NAME', or from a "
+                "function that gives the URL"
+            )
+        named = callable(database) or (isinstance(database, str) and database.startswith("env:"))
+        if self._reader.database.has_password and not named:
+            raise ConfigError(
+                "the store's URL holds a password, which would travel to other processes; make the store from 'env:NAME', "
+                "where NAME is an environment variable that holds the URL there, or from a function that gives it"
+            )
+        if isinstance(database, os.PathLike):
+            database = Path(database).absolute()
+        return _remade, ({**self._arguments, "database": database},)
+
     @property
     def tenant_id(self) -> str | None:
         """The tenant that every read is limited to; None: all."""
         return self._reader.tenant_id
+
+    def scope(self, tenant_id: str | None) -> str | None:
+        """The tenant that a call is limited to, by the store or by itself; None: all.
+
+        Raises
+        ------
+        TenantMismatch
+            The call names another tenant than the store's.
+        """
+        return self._reader.tenant(tenant_id)
+
+    def _has_own_traces(self) -> bool:
+        """Whether traces are read by the store's own reader, and so at its points in time."""
+        traces = self._trace_store
+        return traces is None or (isinstance(traces, SqlTraceStore) and traces.reader is self._reader)
+
+    @contextmanager
+    def window_snapshot(self) -> Iterator[WindowSnapshot]:
+        """One point in time, to read windows of the fleet at; see :mod:`exporttools.window_reader`.
+
+        Raises
+        ------
+        ConfigError
+            Traces are kept elsewhere, so that there is no one point in time.
+        """
+        if not self._has_own_traces():
+            raise ConfigError("an export reads traces at the point in time of their runs; they must be in one database")
+        with self._lock:
+            if self._windows is None:
+                self._windows = WindowReader(self._reader, BulkReader(self._reader.database))
+        with self._windows.snapshot() as snapshot:
+            yield snapshot
 
     @property
     def trace_store(self) -> TraceStore:
@@ -284,6 +355,35 @@ class ExportBundleStore:
             order=order,
         )
 
+    def scan_trace_steps(
+        self,
+        *,
+        tenant_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        run_id: str | Collection[str] | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pa.RecordBatchReader:
+        """Steps of many traces, batch by batch; see :meth:`SqlTraceStore.scan_trace_steps`.
+
+        Raises
+        ------
+        ConfigError
+            As there; or a `trace_store` that cannot scan.
+        """
+        trace_store = self.trace_store
+        if not isinstance(trace_store, SqlTraceStore):
+            raise ConfigError(f"a {type(trace_store).__name__} cannot scan steps; SqlTraceStore can")
+        return trace_store.scan_trace_steps(
+            tenant_id=self._trace_tenant(tenant_id),
+            since=since,
+            until=until,
+            agent_id=agent_id,
+            run_id=run_id,
+            columns=columns,
+        )
+
     def get_export_bundle(self, incident_id: str | None = None, *, run_id: str | None = None) -> ExportBundle | None:
         """An incident with its run, its trace and the trace's steps, or a run with its own: all as of one point in time.
 
@@ -386,6 +486,10 @@ class ExportBundleStore:
                 snapshot_id=database.snapshot_id(connection),
                 read_at=dt.datetime.now(dt.UTC),
             )
+
+
+def _remade(arguments: dict[str, Any]) -> ExportBundleStore:
+    return ExportBundleStore(**arguments)
 
 
 _singleton: ExportBundleStore | None = None

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
 
 import pyarrow as pa
@@ -14,8 +16,8 @@ from sqlalchemy.sql import ColumnElement
 from exporttools.database import DatabaseLike
 from exporttools.errors import ConfigError
 from exporttools.layouts import Layout, Relation
-from exporttools.readers import BULK_ROWS, BulkReader, count_up_to, read_table
-from exporttools.schema import Origin
+from exporttools.readers import BULK_ROWS, BulkReader, count_up_to, read_table, stream_rows
+from exporttools.schema import Origin, require_valid
 from exporttools.scoped_reader import Order, ScopedReader, choices, require_id, require_limit, require_period
 from exporttools.snapshot_table import SnapshotTable
 from exporttools.snapshots import TraceStepSnapshot, TraceSummarySnapshot
@@ -175,6 +177,123 @@ class SqlTraceStore:
             if table is not None:
                 return table
         return read_table(database, connection, statement, steps.payload, origin=origin, key=steps.record.key)
+
+    def scan_trace_steps(
+        self,
+        *,
+        tenant_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        run_id: str | Collection[str] | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pa.RecordBatchReader:
+        """Steps of many traces, batch by batch, however many there are.
+
+        Parameters
+        ----------
+        tenant_id : str, optional
+            None: the store's tenant, or all.
+        since, until : datetime.datetime, optional
+            With a time zone; half-open, [since, until), over the step's own timestamp.
+        agent_id, run_id : str or collection of str, optional
+            The agents, or the runs, whose steps to read.
+        columns : collection of str, optional
+            The columns to read, in the order of the table; None: all.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; the run's are NULL where the trace or run is not
+            known), then the step's columns and extra ones; by trace_id, step_index and tenant_id, text by code points.
+            As of one point in time. Close it to end the read early: it holds a connection until its end. pandas, Polars and
+            DuckDB take it as it is.
+
+        Raises
+        ------
+        ConfigError
+            A column there is not, a naive datetime, `since` not before `until`.
+        TenantMismatch
+            Another tenant than the store's.
+        StoreError
+            What is wrong with the database, at the first batch. Arrow's streams carry no types of errors: what goes wrong
+            later arrives as a ``pyarrow.ArrowException`` or ``OSError`` whose text names the error.
+
+        Examples
+        --------
+        >>> from exporttools import SqlTraceStore
+        >>> from exporttools.embedded import embedded_database
+        >>> with SqlTraceStore(embedded_database()).scan_trace_steps(columns=["tokens"]) as reader:
+        ...     reader.schema.names
+        ['tokens']
+        """
+        start, end = require_period(since, until)
+        filters = {"agent_id": choices("agent_id", agent_id), "run_id": choices("run_id", run_id)}
+        batches = self._scan(self.reader.tenant(tenant_id), start, end, filters, columns)
+        schema = next(batches)  # what is wrong with the arguments or the database shows here
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        # Through Arrow's C stream, since closing one lets go of the iterator behind it; a plain reader's close does not.
+        return pa.RecordBatchReader.from_stream(reader)
+
+    def _scan(
+        self,
+        tenant: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        filters: dict[str, list[str] | None],
+        names: Collection[str] | None,
+    ) -> Iterator[Any]:
+        """The schema, then the batches. The read ends with the iterator, wherever it is."""
+        database = self.reader.database
+        with ExitStack() as stack:
+            connection = stack.enter_context(database.transaction())
+            relations = self.reader.bound(connection).relations
+            steps, traces, runs = relations["trace_steps"], relations["traces"], relations["runs"]
+            expressions = {column.name: (column, steps[column.name]) for column in steps.columns}
+            for relation, name in ((runs, "agent_id"), (traces, "run_id")):
+                found = next(column for column in relation.columns if column.name == name)
+                expressions[name] = (replace(found, nullable=True), relation[name])
+            order = ["tenant_id", "run_id", "trace_id", "agent_id", *(column.name for column in steps.payload)]
+            if unknown := sorted({*(names or ())} - {*order}):
+                raise ConfigError(f"no column {', '.join(map(repr, unknown))}; there are {', '.join(order)}")
+            picked = [expressions[name] for name in order if names is None or name in names]
+            source = steps.from_clause.outerjoin(
+                traces.from_clause,
+                sa.and_(
+                    traces["trace_id"] == steps["trace_id"],
+                    traces["tenant_id"] == steps["tenant_id"],
+                    *traces.conditions,
+                ),
+            ).outerjoin(
+                runs.from_clause,
+                sa.and_(runs["run_id"] == traces["run_id"], runs["tenant_id"] == traces["tenant_id"], *runs.conditions),
+            )
+            where = [*steps.conditions, *steps.within("timestamp", since, until)]
+            if tenant is not None:
+                where += self.reader.is_tenant(steps, tenant)
+            where += [expressions[name][1].in_(values) for name, values in filters.items() if values is not None]
+            by_text = self.reader.by_text
+            statement = (
+                sa.select(*(expression.label(column.name) for column, expression in picked))
+                .select_from(source)
+                .where(*where)
+                .order_by(by_text(steps["trace_id"]), steps["step_index"], by_text(steps["tenant_id"]))
+            )
+            columns = [column for column, _ in picked]
+            origin, key = Origin(steps.source), ("tenant_id", "trace_id", *steps.record.key)
+            session = None
+            if database.dialect == "postgresql":
+                session = stack.enter_context(self._bulk.session(connection))
+            if session is not None:
+                batches = session.batches(statement, columns)
+            else:
+                batches = stream_rows(database, connection, statement, columns, origin=origin, key=key)
+            stack.callback(batches.close)  # before the transaction ends
+            schema = pa.schema([column.arrow_field for column in columns])
+            yield schema
+            for batch in batches:
+                require_valid(batch, columns, origin=origin, key=key)
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 
     def list_traces(
         self,

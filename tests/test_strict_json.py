@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporttools.bundle.strict_json import parse_object, same
+from exporttools.strict_json import parse_object, same
 
 MAX_BYTES = 1 << 20
 

@@ -23,8 +23,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from exporttools.bundle.verification import Finding
 from exporttools.errors import BundleError
+from exporttools.findings import Finding
 from exporttools.inert import one_line
 
 _LOCAL = struct.Struct("<4s5H3I2H")

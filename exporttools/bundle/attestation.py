@@ -29,10 +29,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from exporttools.bundle.keys import SigningKey, TrustedKey
-from exporttools.bundle.strict_json import parse_object, same
-from exporttools.bundle.verification import Finding
 from exporttools.errors import MissingExtra
+from exporttools.findings import Finding
 from exporttools.inert import one_line
+from exporttools.strict_json import parse_object, same
 
 FILE_NAME = "attestation.dsse.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from exporttools.bundle.verification import Finding
+from exporttools.findings import Finding
 from exporttools.hashing import file_sha256
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"

@@ -11,14 +11,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporttools.bundle.strict_json import parse_object, same
-from exporttools.bundle.verification import Finding
 from exporttools.errors import ConfigError
 from exporttools.export_bundle import ExportBundle
+from exporttools.findings import Finding
 from exporttools.hashing import combined_digest
 from exporttools.inert import one_line
 from exporttools.row_totals import RowTotals
 from exporttools.snapshots import SourceSnapshot
+from exporttools.strict_json import parse_object, same
 from exporttools.version import __version__
 
 FORMAT = "exporttools-bundle"

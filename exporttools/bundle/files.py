@@ -21,8 +21,8 @@ from pathlib import Path
 from typing import Any
 
 from exporttools.bundle.archive import Member, read_archive
-from exporttools.bundle.verification import Finding
 from exporttools.errors import BundleUnreadable
+from exporttools.findings import Finding
 from exporttools.inert import one_line
 
 MOST_ENTRIES = 1000

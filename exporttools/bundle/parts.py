@@ -12,14 +12,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import BinaryIO
 
-import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, MOST_METADATA_BYTES, RowGroup, read_footer, row_groups
 from exporttools.errors import ExportToolsError
 from exporttools.inert import one_line
+from exporttools.parquet_encoding import repeating_columns
 from exporttools.schema import Column, Origin, Record, require_valid
 from exporttools.snapshot_table import SnapshotTable, SnapshotType, extra_columns
 
@@ -37,8 +36,6 @@ BATCH_BYTES = 32 << 20
 
 _BUFFER_BYTES = 256 << 10
 _LEAST_BATCH_ROWS = 1024
-_DICTIONARY_SAMPLE_ROWS = 10_000
-_DICTIONARY_TEXT_BYTES = 128  # so that the texts of MOST_COLUMNS leave a batch _LEAST_BATCH_ROWS
 
 # A bomb is told from a big bundle by what it costs to send. A byte of a file that a writer of traces made unpacks to some
 # 3 to 60; of a bomb, to thousands. No size alone would do: the largest traces are larger than the smallest bombs.
@@ -69,7 +66,7 @@ def write_part(table: SnapshotTable[SnapshotType], file: BinaryIO) -> None:
         file,
         rows.schema,
         compression="zstd",
-        use_dictionary=[field.name for field in rows.schema if _repeats(rows[field.name])],
+        use_dictionary=repeating_columns(rows),
         # Units and meanings are for those who read it elsewhere; the types are Parquet's own.
         store_schema=len(rows.schema.serialize()) * 4 // 3 < MOST_METADATA_BYTES - 512,
         write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
@@ -91,14 +88,6 @@ def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
         middle = len(rows) // 2
         yield from _row_groups(rows.slice(0, middle))
         yield from _row_groups(rows.slice(middle))
-
-
-def _repeats(column: pa.ChunkedArray) -> bool:
-    """Whether a column is of few different short texts, which a dictionary makes small and fast to read."""
-    if column.type != pa.string() or (pc.max(pc.binary_length(column)).as_py() or 0) > _DICTIONARY_TEXT_BYTES:
-        return False
-    sample = column.take(np.linspace(0, len(column) - 1, min(len(column), _DICTIONARY_SAMPLE_ROWS)).astype(np.int64))
-    return len(sample.unique()) <= 1 + len(sample) // 10
 
 
 def read_part(

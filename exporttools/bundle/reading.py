@@ -21,9 +21,10 @@ from exporttools.bundle.description import PART_FILES
 from exporttools.bundle.files import Window, open_bag
 from exporttools.bundle.keys import TrustedKey, TrustedKeySource, load_trusted_key
 from exporttools.bundle.parts import MOST_PART_BYTES, PartRefused, read_part
-from exporttools.bundle.verification import Finding, Verification
+from exporttools.bundle.verification import Verification
 from exporttools.errors import BundleUnreadable, ConfigError, ExportToolsError, VerificationFailed
 from exporttools.export_bundle import ExportBundle
+from exporttools.findings import Finding
 from exporttools.inert import one_line
 from exporttools.row_totals import RowTotals
 from exporttools.snapshot_table import SnapshotTable

@@ -7,31 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
+from exporttools.findings import Finding
 from exporttools.inert import html_text, one_line
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that is not as the bundle says.
-
-    Attributes
-    ----------
-    code : str
-        Of the files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``.
-        Of their bytes: ``changed``, ``malformed``, ``signature``. Of the rows: ``format``, ``schema``, ``content``.
-        docs/bundle-format.md says what each means.
-    path : str
-        The file, relative to the bundle.
-    expected, found : str
-    """
-
-    code: str
-    path: str
-    expected: str
-    found: str
-
-    def __str__(self) -> str:
-        return f"{self.code}: {one_line(self.path)}: expected {one_line(self.expected)}; found {one_line(self.found)}"
 
 
 @dataclass(frozen=True, slots=True)

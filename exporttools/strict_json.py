@@ -18,10 +18,12 @@ from exporttools.inert import one_line
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
 # Each `[],` is three bytes of text and over sixty of memory: 16 MiB of it would take 450 MB.
-_MAX_TOKENS = 200_000
+MAX_TOKENS = 200_000
 
 
-def parse_object(data: bytes, *, max_bytes: int, max_depth: int = 16) -> dict[str, Any]:
+def parse_object(
+    data: bytes, *, max_bytes: int, max_depth: int = 16, max_tokens: int | None = MAX_TOKENS
+) -> dict[str, Any]:
     r"""The JSON object that a file holds.
 
     Parameters
@@ -32,6 +34,8 @@ def parse_object(data: bytes, *, max_bytes: int, max_depth: int = 16) -> dict[st
         How long `data` may be.
     max_depth : int
         How many objects and arrays may lie in each other, the outermost included.
+    max_tokens : int, optional
+        How many strings, brackets and commas there may be; None: as many as fit.
 
     Returns
     -------
@@ -42,7 +46,7 @@ def parse_object(data: bytes, *, max_bytes: int, max_depth: int = 16) -> dict[st
     Raises
     ------
     ValueError
-        Anything else, and a text of more than 200,000 strings, brackets and commas.
+        Anything else.
 
     Examples
     --------
@@ -55,7 +59,7 @@ def parse_object(data: bytes, *, max_bytes: int, max_depth: int = 16) -> dict[st
     if len(data) > max_bytes:
         raise ValueError(f"{len(data):,} bytes of JSON; at most {max_bytes:,} are read")
     text = data.decode("utf-8")
-    _check_structure(text, max_depth)
+    _check_structure(text, max_depth, max_tokens)
     value = json.loads(
         text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_refuse_constant
     )
@@ -84,15 +88,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _check_structure(text: str, max_depth: int) -> None:
+def _check_structure(text: str, max_depth: int, max_tokens: int | None) -> None:
     """Before anything is built: a deep value would exhaust the stack of whoever walks it, a wide one the memory."""
     depth = 0
     for count, token in enumerate(_STRUCTURE.finditer(text), start=1):
         depth += (token[0] in "[{") - (token[0] in "]}")
         if depth > max_depth:
             raise ValueError(f"JSON of more than {max_depth} levels")
-        if count > _MAX_TOKENS:
-            raise ValueError(f"JSON of more than {_MAX_TOKENS:,} texts, brackets and commas")
+        if max_tokens is not None and count > max_tokens:
+            raise ValueError(f"JSON of more than {max_tokens:,} texts, brackets and commas")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

@@ -1,0 +1,16 @@
+"""Datasets: a fleet's incidents, runs, traces and steps as partitioned Parquet files. Knows no database.
+
+::
+
+    DEST/incidents|runs|traces|trace_steps/tenant_id=T/day=YYYY-MM-DD/part-*.parquet
+    DEST/_manifest/000007.json              what the dataset is as of its seventh change; readers use the newest
+    DEST/_manifest/windows/*.json           the files of one window each
+
+The day is the UTC day on which the run started (the incident was created), or ``__undated__``.
+"""
+
+from exporttools.dataset.manifest import Manifest, Part, Window
+from exporttools.dataset.reading import Dataset, open_dataset
+from exporttools.dataset.verification import DatasetVerification
+
+__all__ = ["Dataset", "DatasetVerification", "Manifest", "Part", "Window", "open_dataset"]

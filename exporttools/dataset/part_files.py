@@ -1,0 +1,225 @@
+"""One part of a dataset: a Parquet file of one table, tenant and day, written batch by batch. Knows no database."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from exporttools.dataset.manifest import Part, partition_path, utc_text
+from exporttools.dataset.storage import NewPart, Storage
+from exporttools.errors import InconsistentData
+from exporttools.hashing import ContentDigest
+from exporttools.inert import one_line
+from exporttools.parquet_encoding import repeating_columns
+from exporttools.schema import RECORDS, Column, Origin, Record, require_valid
+
+ROW_GROUP_ROWS = 131_072
+ROW_GROUP_BYTES = 32 << 20
+"""How much is held before it is written: whichever comes first."""
+
+TIME_COLUMNS = {"incidents": "created_at", "runs": "started_at", "trace_steps": "timestamp"}
+"""The column that says when a row happened."""
+
+KEYS: dict[str, tuple[str, ...]] = {
+    record.table: (*(("trace_id",) if record.table == "trace_steps" else ()), *record.key)
+    for record in RECORDS.values()
+}
+"""What identifies a table's row within its tenant, and orders rows: texts by code points."""
+
+
+def own_columns(record: Record, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
+    """The columns of a table's parts: the record's context, its own, then extra ones."""
+    return (*record.context, *record.columns, *extra)
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of a part with such columns."""
+    return pa.schema([column.arrow_field for column in columns])
+
+
+class PartWriter:
+    """Takes the rows of a part in key order; memory is one row group.
+
+    Attributes
+    ----------
+    part : Part
+        What was written; there after the block of :func:`new_part`.
+    """
+
+    part: Part
+
+    def __init__(self, new: NewPart, record: Record, columns: Sequence[Column]) -> None:
+        self._new, self._record, self._columns = new, record, columns
+        self._schema = arrow_schema(columns)
+        self._file = _Hashing(new.file)
+        self._digest = ContentDigest(record.table, self._schema)
+        self._order = KeyOrder(record.table)
+        self._writer: pq.ParquetWriter | None = None
+        self._held: list[pa.RecordBatch] = []
+        self._held_rows = self._held_bytes = 0
+        self._times: tuple[Any, Any] | None = None
+
+    def write(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows.
+
+        Raises
+        ------
+        InconsistentData
+            A value that its column forbids, or a key that is not above the one before it.
+        """
+        if not batch.num_rows:
+            return
+        batch = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
+        table, key = self._record.table, KEYS[self._record.table]
+        require_valid(batch, self._columns, origin=Origin(table), key=key)
+        self._order.follow(batch)
+        self._digest.update(batch)
+        if table in TIME_COLUMNS:
+            extent = pc.min_max(batch[TIME_COLUMNS[table]])
+            if extent["min"].is_valid:
+                found = extent["min"].as_py(), extent["max"].as_py()
+                known = self._times or found
+                self._times = min(known[0], found[0]), max(known[1], found[1])
+        self._held.append(batch)
+        self._held_rows += batch.num_rows
+        self._held_bytes += batch.nbytes
+        if self._held_rows >= ROW_GROUP_ROWS or self._held_bytes >= ROW_GROUP_BYTES:
+            self._flush()
+
+    def _flush(self) -> None:
+        rows = pa.Table.from_batches(self._held, schema=self._schema)
+        self._held, self._held_rows, self._held_bytes = [], 0, 0
+        if self._writer is None:
+            self._writer = pq.ParquetWriter(
+                self._file,
+                self._schema,
+                compression="zstd",
+                compression_level=1,
+                use_dictionary=repeating_columns(rows),
+                write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
+            )
+        self._writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
+
+    def finish(self, tenant_id: str, day: str) -> None:
+        """Write what is held and the footer, and put the file in its place, named by its content."""
+        self._flush()
+        assert self._writer is not None
+        self._writer.close()
+        table, sha256 = self._record.table, self._file.sha256.hexdigest()
+        low, high = (None, None) if self._times is None else map(utc_text, self._times)
+        self.part = Part(
+            table=table,
+            tenant_id=tenant_id,
+            day=day,
+            path=f"{partition_path(table, tenant_id, day)}/part-{sha256[:32]}.parquet",
+            rows=self._digest.rows,
+            bytes=self._file.bytes,
+            sha256=sha256,
+            content_digest=self._digest.hexdigest(),
+            min_time=low,
+            max_time=high,
+        )
+        self._new.publish(self.part.path)
+
+
+@contextmanager
+def new_part(
+    storage: Storage, record: Record, columns: Sequence[Column], tenant_id: str, day: str
+) -> Iterator[PartWriter]:
+    """A part to write, which has its place in the dataset when the block ends, or vanishes with the block's error.
+
+    Readers see it once a manifest lists it.
+
+    Parameters
+    ----------
+    storage : Storage
+    record : Record
+    columns : sequence of Column
+        See :func:`own_columns`.
+    tenant_id, day : str
+    """
+    with storage.new_part() as new:
+        writer = PartWriter(new, record, columns)
+        yield writer
+        writer.finish(tenant_id, day)
+
+
+class KeyOrder:
+    """Whether rows come in strictly ascending order of their table's key, batch after batch."""
+
+    def __init__(self, table: str) -> None:
+        self._table, self._key = table, KEYS[table]
+        self._last: pa.RecordBatch | None = None
+
+    def follow(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows.
+
+        Raises
+        ------
+        InconsistentData
+            A key is not above the one before it: it stands twice, or the rows are in another order.
+        """
+        rows = batch.select(list(self._key))
+        before = rows if self._last is None else pa.Table.from_batches([self._last, rows]).combine_chunks()
+        self._last = rows.slice(rows.num_rows - 1)
+        if before.num_rows < 2:
+            return
+        ascending = same = None
+        for name in self._key:
+            earlier, later = before[name].slice(0, before.num_rows - 1), before[name].slice(1)
+            above = pc.less(earlier, later)
+            ascending = above if ascending is None else pc.or_(ascending, pc.and_(same, above))
+            if name != self._key[-1]:
+                same = pc.equal(earlier, later)
+        at = pc.index(ascending, pa.scalar(False)).as_py()
+        if at >= 0:
+            keys = [
+                ", ".join(f"{n}={one_line(repr(before[n][row].as_py()), 100)}" for n in self._key)
+                for row in (at, at + 1)
+            ]
+            raise InconsistentData(
+                f"{self._table}: row {keys[1]} comes after {keys[0]}; expected strictly ascending keys, each once",
+                table=self._table, key=keys[1], column=self._key[-1],
+            )  # fmt: skip
+
+
+class _Hashing:
+    """A file to write, and the SHA-256 and number of the bytes written."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+        self.closed = False
+        self.mode = "wb"
+
+    def write(self, data: Any) -> int:
+        self.sha256.update(data)
+        count = self._file.write(data)
+        self.bytes += count
+        return count
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def tell(self) -> int:
+        return self.bytes
+
+    def readable(self) -> bool:
+        return False
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return False
+
+    def close(self) -> None:
+        """The file stays open: it is its maker's."""
+        self.closed = True

@@ -1,0 +1,129 @@
+"""Windows as intervals of time: a grid over what is to be exported, less what is committed. No database, no file."""
+
+from __future__ import annotations
+
+import datetime as dt
+import re
+from collections.abc import Iterable, Sequence
+
+from exporttools.errors import ConfigError
+from exporttools.inert import one_line
+
+Interval = tuple[dt.datetime, dt.datetime]
+"""Half-open, [since, until)."""
+
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+_LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
+_UNITS_S = {"min": 60, "h": 3600, "d": 86_400}
+_DAY_S = 86_400
+
+
+def parse_length(name: str, text: str) -> dt.timedelta:
+    """A length of time as users write it: ``30min``, ``6h``, ``1d``.
+
+    Raises
+    ------
+    ConfigError
+        Anything else.
+
+    Examples
+    --------
+    >>> parse_length("window", "6h")
+    datetime.timedelta(seconds=21600)
+    """
+    match = re.fullmatch(r"([0-9]{1,6})(min|h|d)", text) if isinstance(text, str) else None
+    if match is None:
+        raise ConfigError(f"{name} is {one_line(repr(text), 60)}; accepted are such as '30min', '6h' and '1d'")
+    return dt.timedelta(seconds=int(match[1]) * _UNITS_S[match[2]])
+
+
+def parse_window(text: str) -> int:
+    """A window's length in seconds: whole days, or what divides a day.
+
+    Raises
+    ------
+    ConfigError
+        Neither, or over 36,600 days.
+
+    Examples
+    --------
+    >>> parse_window("1d")
+    86400
+    """
+    length_s = int(parse_length("window", text).total_seconds())
+    if not 0 < length_s <= 36_600 * _DAY_S or (length_s % _DAY_S and _DAY_S % length_s):
+        raise ConfigError(
+            f"window is {text!r}; expected whole days, or a length that divides a day, such as '1d', '7d', '1h', '15min'"
+        )
+    return length_s
+
+
+def grid_number(moment: dt.datetime, length_s: int) -> int:
+    """The number of the grid's piece that a moment lies in.
+
+    Examples
+    --------
+    >>> grid_number(dt.datetime(1970, 1, 3, tzinfo=dt.UTC), 86_400)
+    2
+    """
+    return (moment - _EPOCH) // dt.timedelta(seconds=length_s)
+
+
+def grid_interval(number: int, length_s: int) -> Interval:
+    """The piece of that number of the grid from 1970 on, in UTC; what no datetime can hold is cut off."""
+    ends = []
+    for edge in (number, number + 1):
+        try:
+            ends.append(_EPOCH + dt.timedelta(seconds=edge * length_s))
+        except OverflowError:
+            ends.append(_LATEST if edge > 0 else dt.datetime.min.replace(tzinfo=dt.UTC))
+    return ends[0], ends[1]
+
+
+def clipped(interval: Interval, since: dt.datetime | None, until: dt.datetime | None) -> Interval:
+    """An interval as far as it lies in [since, until)."""
+    return max(interval[0], since or interval[0]), min(interval[1], until or interval[1])
+
+
+def without(interval: Interval, taken: Sequence[Interval]) -> list[Interval]:
+    """What is left of an interval when others, ascending and apart from each other, are taken away.
+
+    Examples
+    --------
+    >>> day = [dt.datetime(2026, 10, 5, hour, tzinfo=dt.UTC) for hour in range(24)]
+    >>> [(a.hour, b.hour) for a, b in without((day[0], day[9]), [(day[2], day[4])])]
+    [(0, 2), (4, 9)]
+    """
+    left = []
+    start, end = interval
+    for since, until in taken:
+        if until <= start or since >= end:
+            continue
+        if start < since:
+            left.append((start, since))
+        start = max(start, until)
+    if start < end:
+        left.append((start, end))
+    return left
+
+
+def overlaps(interval: Interval, since: dt.datetime | None, until: dt.datetime | None) -> bool:
+    """Whether any of an interval lies in [since, until)."""
+    return (until is None or interval[0] < until) and (since is None or interval[1] > since)
+
+
+def new_intervals(
+    cells: Iterable[int],
+    length_s: int,
+    since: dt.datetime | None,
+    until: dt.datetime | None,
+    committed: Sequence[Interval],
+) -> list[Interval]:
+    """The windows to export: the grid's pieces in which anything happened, within [since, until), less what is committed."""
+    taken = sorted(committed)
+    found = []
+    for number in cells:
+        start, end = clipped(grid_interval(number, length_s), since, until)
+        if start < end:
+            found += without((start, end), taken)
+    return found

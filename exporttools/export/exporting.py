@@ -1,0 +1,358 @@
+"""A fleet from a store into a dataset, window by window. Decides and commits; reading and writing are the tasks'."""
+
+from __future__ import annotations
+
+import datetime as dt
+import os
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from exporttools.dataset.committing import Committer
+from exporttools.dataset.manifest import Window, first_manifest, parse_utc_text, read_manifest
+from exporttools.dataset.storage import open_storage
+from exporttools.dataset.windows import (
+    Interval,
+    clipped,
+    grid_interval,
+    new_intervals,
+    overlaps,
+    parse_length,
+    parse_window,
+)
+from exporttools.errors import DestinationConflict, ExportError, ExportInterrupted, ExportToolsError
+from exporttools.export.report import ExportPlan, ExportReport, PlannedWindow
+from exporttools.export.task import ExportedWindow, ExportTask, export_window
+from exporttools.inert import one_line
+from exporttools.schema import RECORDS
+from exporttools.scoped_reader import require_period
+from exporttools.store import ExportBundleStore
+
+if TYPE_CHECKING:
+    from exporttools.dataset.storage import Destination
+
+BYTES_PER_STEP = 45
+"""What a step takes in Parquet, for estimates where nothing is exported yet (benchmarks/bench_export.py)."""
+
+_SUBMITTED = 64
+"""How many windows an executor is given ahead, so that a failure leaves few to cancel."""
+
+
+def export_dataset(
+    store: ExportBundleStore,
+    destination: Destination,
+    *,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+    window: str = "1d",
+    tenant_id: str | None = None,
+    executor: Executor | None = None,
+    jobs: int | None = None,
+    settle: str = "1h",
+    progress: bool = True,
+) -> ExportReport:
+    """Export runs with all their traces and steps, and incidents, as a partitioned Parquet dataset.
+
+    Every window is read in one database snapshot and committed by one new manifest, whole or not at all. Windows that
+    were committed before and are settled are skipped; provisional ones are read again: those with open runs, and those
+    that were not over, or had not been for long enough. So the same call, made every night, keeps a dataset up to date,
+    and made after a failure, resumes.
+
+    Parameters
+    ----------
+    store : ExportBundleStore
+        With traces in the same database. For worker processes or machines it has to be picklable: made from a path, from
+        ``env:NAME``, or from a function that gives the URL.
+    destination : str, path or storage
+        A directory, or the URL of one in an object store (``s3://bucket/prefix``; extra ``cloud``). Made if need be.
+    since, until : datetime.datetime, optional
+        With a time zone; half-open, [since, until), over a run's start and an incident's creation.
+    window : str
+        The length of windows, in whole days or dividing a day: ``"1d"``, ``"7d"``, ``"1h"``. Windows lie on a grid from
+        1970-01-01 UTC on.
+    tenant_id : str, optional
+        One tenant's rows only. A destination holds one tenant or all, never now this and now that.
+    executor : concurrent.futures.Executor, optional
+        Where windows are exported; it is not shut down. None: threads.
+    jobs : int, optional
+        How many threads, where no executor is given. By default 2, or 1 on a machine of one processor.
+    settle : str
+        How long after its end a window is still expected to change: databases are given runs late.
+    progress : bool
+        Whether to show a bar, on a terminal or in a notebook.
+
+    Returns
+    -------
+    ExportReport
+
+    Raises
+    ------
+    ConfigError
+        A bad argument, or an executor of processes with a store that cannot be sent there.
+    DestinationConflict
+        Another export or compaction began in this destination meanwhile, or it holds another tenant's export. What is
+        committed stays.
+    ExportInterrupted
+        The database or the destination failed; what is committed stays, and the same call resumes.
+
+    Notes
+    -----
+    Runs without a start, and traces of no known run, are exported under ``day=__undated__``, and read again by every
+    export. Part files that no manifest lists, left by an export that was killed, are removed once the next one begins.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from exporttools import open_dataset
+    >>> from exporttools.embedded import embedded_database
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     report = export_dataset(ExportBundleStore(embedded_database()), folder, window="7d", progress=False)
+    ...     rows = open_dataset(folder).rows["runs"]
+    >>> report.rows["runs"] == rows
+    True
+    """
+    began = time.monotonic()
+    job = _Job(store, destination, since, until, window, tenant_id, settle, create=True)
+    writer = None
+    retries: list[str] = []
+    written = dict.fromkeys(RECORDS, 0), dict.fromkeys(RECORDS, 0)
+    committed = unchanged = 0
+    if job.planned:
+        writer = Committer(job.storage, job.manifest)
+        before = {(known.since, known.until): known for known in job.manifest.windows}
+        with _Bar(job.planned, shown=progress) as bar, _executing(executor, jobs) as (pool, in_threads):
+            tasks = [job.task(planned, bar.rows if in_threads else None) for planned in job.planned]
+            for exported in _exported(pool, tasks, writer):
+                retries += exported.retries
+                bar.window(exported.window, in_threads)
+                if _same(before.get((exported.window.since, exported.window.until)), exported.window):
+                    unchanged += 1
+                    continue
+                writer.commit(exported.window)
+                committed += 1
+                for total, more in zip(written, (exported.window.rows, exported.window.bytes), strict=True):
+                    for table, count in more.items():
+                        total[table] += count
+    manifest = writer.manifest if writer else job.manifest
+    within = [known for known in manifest.windows if job.covers(known)]
+    return ExportReport(
+        destination=job.storage.url,
+        manifest=manifest.number,
+        rows=written[0],
+        bytes=written[1],
+        windows_committed=committed,
+        windows_skipped=job.skipped,
+        windows_unchanged=unchanged,
+        windows_provisional=sum(not known.settled and known.since is not None for known in within),
+        open_runs=sum(known.open_runs for known in within),
+        undated_runs=sum(known.undated_runs for known in within),
+        retries=tuple(retries),
+        seconds=time.monotonic() - began,
+    )
+
+
+def plan_export(
+    store: ExportBundleStore,
+    destination: Destination,
+    *,
+    since: dt.datetime | None = None,
+    until: dt.datetime | None = None,
+    window: str = "1d",
+    tenant_id: str | None = None,
+) -> ExportPlan:
+    """What :func:`export_dataset` would do with the same arguments; writes nothing.
+
+    Returns
+    -------
+    ExportPlan
+        Runs and incidents are counted; steps and bytes are estimates.
+    """
+    job = _Job(store, destination, since, until, window, tenant_id, "1h", create=False)
+    runs = sum(planned.runs for planned in job.planned)
+    steps = sum(known.rows["trace_steps"] for known in job.manifest.windows)
+    known_runs = sum(known.rows["runs"] for known in job.manifest.windows)
+    size = sum(known.bytes["trace_steps"] for known in job.manifest.windows)
+    if runs and not (steps and known_runs):
+        with store.window_snapshot() as snapshot:
+            steps, known_runs = round(1e6 * snapshot.mean_steps(job.tenant)), 10**6
+    estimate = round(runs * steps / known_runs) if known_runs else 0
+    return ExportPlan(
+        destination=job.name,
+        windows=tuple(job.planned),
+        windows_skipped=job.skipped,
+        estimated_steps=estimate,
+        estimated_bytes=round(estimate * (size / steps if size else BYTES_PER_STEP)),
+    )
+
+
+class _Job:
+    """What is asked for, held against what the destination has and what the database has."""
+
+    def __init__(
+        self,
+        store: ExportBundleStore,
+        destination: Destination,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        window: str,
+        tenant_id: str | None,
+        settle: str,
+        *,
+        create: bool,
+    ) -> None:
+        self.store, self.length_s, self.settle = store, parse_window(window), parse_length("settle", settle)
+        self.since, self.until = require_period(since, until)
+        self.tenant = store.scope(tenant_id)
+        found = None
+        if (
+            create
+            or not isinstance(destination, (str, os.PathLike))
+            or "://" in str(destination)
+            or Path(destination).is_dir()
+        ):
+            self.storage = open_storage(destination, create=create)
+            self.name = self.storage.url
+            found = read_manifest(self.storage)
+        else:
+            self.name = os.fspath(destination)
+        if found is not None and found.tenant_id != self.tenant:
+            held, asked = (("all tenants" if t is None else f"tenant {t!r}") for t in (found.tenant_id, self.tenant))
+            raise DestinationConflict(
+                f"{self.name} holds an export of {one_line(held)}; this one is of {one_line(asked)}. Export into another place"
+            )
+        self.manifest = found or first_manifest(self.tenant)
+        self.planned = self._plan()
+
+    def covers(self, window: Window) -> bool:
+        """Whether a window is within what is asked for; the undated always is."""
+        interval = _interval(window)
+        return interval is None or overlaps(interval, self.since, self.until)
+
+    def _plan(self) -> list[PlannedWindow]:
+        within = [known for known in self.manifest.windows if self.covers(known)]
+        self.skipped = sum(known.settled for known in within)
+        with self.store.window_snapshot() as snapshot:
+            cells = {cell.number: cell for cell in snapshot.cells(self.length_s, self.tenant, self.since, self.until)}
+            undated = snapshot.undated(self.tenant)
+        committed = [interval for known in self.manifest.windows if (interval := _interval(known))]
+        planned = []
+        for start, end in new_intervals(cells, self.length_s, self.since, self.until, committed):
+            cell = next(
+                c for c in cells.values() if clipped(grid_interval(c.number, self.length_s), start, end) == (start, end)
+            )
+            planned.append(PlannedWindow(start, end, "new", cell.runs, cell.open_runs, cell.incidents))
+        for known in within:
+            if not known.settled and known.since is not None:
+                start, end = parse_utc_text(known.since), parse_utc_text(known.until or known.since)
+                counts = (known.rows["runs"], known.open_runs, known.rows["incidents"])
+                planned.append(PlannedWindow(start, end, "provisional", *counts))
+        planned.sort(key=lambda one: one.since or dt.datetime.min.replace(tzinfo=dt.UTC))
+        if undated or any(known.since is None for known in within):
+            planned.append(PlannedWindow(None, None, "provisional", undated, 0, 0))
+        return planned
+
+    def task(self, planned: PlannedWindow, on_rows: Any) -> ExportTask:
+        """What a worker is given for a window."""
+        return ExportTask(self.store, self.storage, self.tenant, planned.since, planned.until, self.settle, on_rows)
+
+
+def _interval(window: Window) -> Interval | None:
+    if window.since is None or window.until is None:
+        return None
+    return parse_utc_text(window.since), parse_utc_text(window.until)
+
+
+def _same(known: Window | None, found: Window) -> bool:
+    """Whether a window read again holds what was committed, and is as provisional as before."""
+    return known is not None and (
+        known.rows,
+        known.content_digests,
+        known.open_runs,
+        known.settled,
+        known.parts_sha256,
+    ) == (
+        found.rows,
+        found.content_digests,
+        found.open_runs,
+        found.settled,
+        found.parts_sha256,
+    )
+
+
+def _exported(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -> Iterator[ExportedWindow]:
+    """The windows as they become ready; on a failure the rest is cancelled."""
+    waiting = list(reversed(tasks))
+    running: set[Future[ExportedWindow]] = set()
+    done_windows = 0
+    try:
+        while waiting or running:
+            while waiting and len(running) < _SUBMITTED:
+                running.add(pool.submit(export_window, waiting.pop()))
+            done, running = wait(running, return_when=FIRST_COMPLETED)
+            for future in done:
+                exported = future.result()
+                done_windows += 1
+                yield exported
+    except DestinationConflict:
+        raise
+    except (ExportToolsError, OSError) as error:
+        if writer.overtaken():
+            raise writer.conflict() from error
+        if isinstance(error, ExportError):
+            raise
+        raise ExportInterrupted(
+            f"the export stopped: {one_line(error, 1500)}. {done_windows:,} of {len(tasks):,} windows are committed and stay; "
+            "the same export, run again, goes on from there"
+        ) from error
+    finally:
+        for future in running:
+            future.cancel()
+        wait(running)
+
+
+@contextmanager
+def _executing(executor: Executor | None, jobs: int | None) -> Iterator[tuple[Executor, bool]]:
+    """The executor, and whether its workers are threads of this process."""
+    if executor is not None:
+        yield executor, isinstance(executor, ThreadPoolExecutor)
+        return
+    workers = jobs or min(2, os.cpu_count() or 1)
+    with ThreadPoolExecutor(workers, thread_name_prefix="exporttools-window") as pool:
+        yield pool, True
+
+
+class _Bar:
+    """Rows, rows a second and windows, while an export runs."""
+
+    def __init__(self, planned: Sequence[PlannedWindow], *, shown: bool) -> None:
+        from tqdm.auto import tqdm
+
+        self._lock = threading.Lock()
+        self._windows, self._of = 0, len(planned)
+        self._bar = tqdm(
+            unit=" rows", unit_scale=True, desc="export", disable=None if shown else True, dynamic_ncols=True
+        )
+        self._bar.set_postfix_str(f"0/{self._of} windows")
+
+    def __enter__(self) -> _Bar:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._bar.close()
+
+    def rows(self, count: int) -> None:
+        """Rows were read; from any thread."""
+        with self._lock:
+            self._bar.update(count)
+
+    def window(self, window: Window, rows_known: bool) -> None:
+        """A window is ready."""
+        if not rows_known:
+            self.rows(sum(window.rows.values()))
+        self._windows += 1
+        with self._lock:
+            self._bar.set_postfix_str(f"{self._windows}/{self._of} windows")

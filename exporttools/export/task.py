@@ -1,0 +1,214 @@
+"""One window, from a database into part files: what a worker does, in a thread, a process or on another machine."""
+
+from __future__ import annotations
+
+import datetime as dt
+import queue
+import random
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
+
+import pyarrow as pa
+
+from exporttools.dataset.manifest import UNDATED, Part, Window, new_window, utc_text
+from exporttools.dataset.part_files import new_part, own_columns
+from exporttools.dataset.storage import Storage
+from exporttools.errors import StoreError
+from exporttools.schema import RECORDS, Column
+from exporttools.store import ExportBundleStore
+from exporttools.window_reader import Piece, WindowSnapshot, require_count
+
+QUEUED_BATCHES = 8
+"""How many batches lie between reading and writing."""
+
+BACK_OFF_S = (0.5, 2.0, 8.0)
+"""How long to wait before the second, third and fourth attempt at a window; half of it to one and a half, at random."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExportTask:
+    """A window to export. Small, and picklable where the store is.
+
+    Attributes
+    ----------
+    store : ExportBundleStore
+    storage : Storage
+        Where the dataset lies.
+    tenant_id : str or None
+    since, until : datetime.datetime or None
+        Both None: the runs without a start.
+    settle : datetime.timedelta
+        How long a window must have been over to be settled.
+    on_rows : callable or None
+        Told the number of rows after each batch; only where the worker is a thread.
+    """
+
+    store: ExportBundleStore
+    storage: Storage
+    tenant_id: str | None
+    since: dt.datetime | None
+    until: dt.datetime | None
+    settle: dt.timedelta
+    on_rows: Callable[[int], None] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExportedWindow:
+    """A window whose parts are written, to be committed.
+
+    Attributes
+    ----------
+    window : Window
+    retries : tuple of str
+        Why it was read again, for each time.
+    """
+
+    window: Window
+    retries: tuple[str, ...]
+
+
+def export_window(task: ExportTask) -> ExportedWindow:
+    """Read a window in one database snapshot and write its parts, again from the start after a passing failure.
+
+    Raises
+    ------
+    StoreError
+        What is wrong with the database or its rows; after the last attempt, if it could have passed.
+    OSError
+        What the destination says.
+    """
+    retries: list[str] = []
+    while True:
+        try:
+            return ExportedWindow(_attempt(task), tuple(retries))
+        except StoreError as error:
+            if not error.transient or len(retries) == len(BACK_OFF_S):
+                raise
+            retries.append(str(error))
+            # At random, so that the windows which one failure stopped do not all come back at once.
+            time.sleep(BACK_OFF_S[len(retries) - 1] * random.uniform(0.5, 1.5))  # noqa: S311
+
+
+def _attempt(task: ExportTask) -> Window:
+    read_at = dt.datetime.now(dt.UTC)
+    with task.store.window_snapshot() as snapshot:
+        pieces = snapshot.pieces(task.tenant_id, task.since, task.until)
+        parts = _written(task, _items(snapshot, pieces))
+        extra = {
+            table: {column.name: column.type for column in snapshot.columns(table)[len(own_columns(record)) :]}
+            for table, record in RECORDS.items()
+        }
+    open_runs = sum(piece.open_runs for piece in pieces)
+    return new_window(
+        task.storage,
+        task.since,
+        task.until,
+        parts,
+        read_at=utc_text(read_at),
+        open_runs=open_runs,
+        undated_runs=sum(piece.runs for piece in pieces) if task.since is None else 0,
+        extra_columns=extra,
+        settled=task.until is not None and not open_runs and read_at - task.until >= task.settle,
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """Rows of a part, which follow those before of the same part."""
+
+    table: str
+    tenant_id: str
+    day: str
+    columns: tuple[Column, ...]
+    batch: pa.RecordBatch
+
+    def same_part(self, other: _Rows | None) -> bool:
+        return other is not None and (self.table, self.tenant_id, self.day) == (other.table, other.tenant_id, other.day)
+
+
+def _items(snapshot: WindowSnapshot, pieces: Sequence[Piece]) -> Iterator[_Rows]:
+    """All rows of a window, part by part."""
+    for piece in pieces:
+        day = UNDATED if piece.since is None else piece.since.date().isoformat()
+
+        def rows(
+            table: str, batches: Iterator[pa.RecordBatch], piece: Piece = piece, day: str = day
+        ) -> Iterator[_Rows]:
+            columns = snapshot.columns(table)
+            for batch in batches:
+                if batch.num_rows:
+                    yield _Rows(table, piece.tenant_id, day, columns, batch)
+
+        counts = dict.fromkeys(RECORDS, 0)
+        trace_ids: list[str] = []
+        for table, batches in (
+            ("incidents", snapshot.incidents(piece)),
+            ("runs", snapshot.runs(piece)),
+            ("traces", snapshot.traces(piece)),
+        ):
+            for item in rows(table, batches):
+                counts[table] += item.batch.num_rows
+                if table == "traces":
+                    trace_ids += item.batch["trace_id"].to_pylist()
+                yield item
+        where = f"{piece.tenant_id!r} on {day}"
+        require_count(f"runs of {where}", piece.runs, counts["runs"])
+        require_count(f"incidents of {where}", piece.incidents, counts["incidents"])
+        yield from rows("trace_steps", snapshot.trace_steps(piece, trace_ids))
+
+
+def _written(task: ExportTask, items: Iterator[_Rows]) -> list[Part]:
+    """Write the parts in a thread of its own, while this one reads on."""
+    waiting: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
+    with ThreadPoolExecutor(1, thread_name_prefix="exporttools-writer") as pool:
+        writing = pool.submit(_write_parts, task, waiting)
+        try:
+            for item in items:
+                if not _put(waiting, item, writing):
+                    break
+        except BaseException:
+            _put(waiting, _Abandon(), writing)
+            raise
+        _put(waiting, None, writing)
+        return writing.result()
+
+
+class _Abandon:
+    """What is put after the last batch where there should have been more."""
+
+
+class _Abandoned(Exception):
+    """The reader failed; the writer's parts vanish."""
+
+
+def _put(waiting: queue.Queue[Any], item: Any, writing: Future[Any]) -> bool:
+    """Hand on, but never wait for a writer that has ended; whether it still runs."""
+    while not writing.done():
+        try:
+            waiting.put(item, timeout=0.2)
+        except queue.Full:
+            continue
+        return True
+    return False
+
+
+def _write_parts(task: ExportTask, waiting: queue.Queue[Any]) -> list[Part]:
+    parts: list[Part] = []
+    item = waiting.get()
+    while item is not None:
+        if isinstance(item, _Abandon):
+            raise _Abandoned
+        first: _Rows = item
+        with new_part(task.storage, RECORDS[first.table], first.columns, first.tenant_id, first.day) as writer:
+            while isinstance(item, _Rows) and item.same_part(first):
+                writer.write(item.batch)
+                if task.on_rows is not None:
+                    task.on_rows(item.batch.num_rows)
+                item = waiting.get()
+            if isinstance(item, _Abandon):
+                raise _Abandoned
+        parts.append(writer.part)
+    return parts
