@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from exporttools.errors import ExportToolsError
+from exporttools.errors import ConfigError, ExportToolsError, MissingExtra
 from exporttools.inert import one_line
 from exporttools.terminal import Format
 
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     from exporttools.store import ExportBundleStore
 
 NO, FAILED = 1, 2
+
+DASK_TIMEOUT_S = 10
 
 PASSPHRASE = "EXPORTTOOLS_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The environment variable that a signing key's passphrase is taken from."""
@@ -306,14 +308,13 @@ def export(
 
 @contextmanager
 def _dask_executor(address: str) -> Iterator[Executor]:
-    from exporttools.errors import ConfigError, MissingExtra
 
     try:
         from distributed import Client
     except ImportError as error:
         raise MissingExtra("dask", "an export on a Dask cluster") from error
     try:
-        client = Client(address, timeout="10s")  # type: ignore[no-untyped-call]
+        client = Client(address, timeout=DASK_TIMEOUT_S)  # type: ignore[no-untyped-call]
     except (OSError, ValueError) as error:
         raise ConfigError(f"no Dask scheduler answers at {one_line(address, 100)}: {one_line(error)}") from error
     with client:
@@ -346,7 +347,12 @@ def dataset(
         found = found.compact(window=compact)
         _note(f"manifest {found.manifest.number}: {len(found.parts):,} files")
     if query:
-        answer = found.sql(query).arrow().read_all()
+        import duckdb
+
+        try:
+            answer = found.sql(query).arrow().read_all()
+        except duckdb.Error as error:
+            raise ConfigError(f"the query is none: {one_line(error, 600)}") from error
         write_rows(answer.to_pylist(), answer.column_names, output)
     elif verify_rows:
         verification = found.verify()
@@ -425,8 +431,6 @@ def keygen(
 
 def _passphrase(prompt: str, *, confirm: bool = False) -> str:
     """From the environment, or else from the person at the terminal; never echoed."""
-    from exporttools.errors import ConfigError
-
     if from_environment := os.environ.get(PASSPHRASE):
         return from_environment
     if not sys.stdin.isatty():
@@ -458,8 +462,6 @@ def lab(
 def _time(text: str | None) -> Any:
     """A time as typed; without an offset it is UTC, as everything shown is."""
     import datetime as dt
-
-    from exporttools.errors import ConfigError
 
     if text is None:
         return None

@@ -198,7 +198,7 @@ class Database:
     @property
     def has_password(self) -> bool:
         """Whether its URL holds one."""
-        return self._url.password is not None or "password" in self._url.query
+        return bool(self._url.password) or "password" in self._url.query
 
     @property
     def dialect(self) -> str:

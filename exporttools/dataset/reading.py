@@ -74,8 +74,8 @@ class Dataset:
     >>> folder = tempfile.TemporaryDirectory()
     >>> report = export_dataset(ExportBundleStore(embedded_database()), folder.name, window="7d", progress=False)
     >>> dataset = open_dataset(folder.name)
-    >>> dataset.sql("select count(distinct tenant_id) from ledger").fetchone()
-    (3,)
+    >>> dataset.sql("select count(distinct tenant_id) from ledger").fetchall()
+    [(3,)]
     >>> folder.cleanup()
     """
 

@@ -6,8 +6,9 @@ import datetime as dt
 import queue
 import random
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import closing
 from dataclasses import dataclass
 from typing import Any
 
@@ -129,7 +130,7 @@ class _Rows:
         return other is not None and (self.table, self.tenant_id, self.day) == (other.table, other.tenant_id, other.day)
 
 
-def _items(snapshot: WindowSnapshot, pieces: Sequence[Piece]) -> Iterator[_Rows]:
+def _items(snapshot: WindowSnapshot, pieces: Sequence[Piece]) -> Generator[_Rows, None, None]:
     """All rows of a window, part by part."""
     for piece in pieces:
         day = UNDATED if piece.since is None else piece.since.date().isoformat()
@@ -160,15 +161,16 @@ def _items(snapshot: WindowSnapshot, pieces: Sequence[Piece]) -> Iterator[_Rows]
         yield from rows("trace_steps", snapshot.trace_steps(piece, trace_ids))
 
 
-def _written(task: ExportTask, items: Iterator[_Rows]) -> list[Part]:
+def _written(task: ExportTask, items: Generator[_Rows, None, None]) -> list[Part]:
     """Write the parts in a thread of its own, while this one reads on."""
     waiting: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
     with ThreadPoolExecutor(1, thread_name_prefix="exporttools-writer") as pool:
         writing = pool.submit(_write_parts, task, waiting)
         try:
-            for item in items:
-                if not _put(waiting, item, writing):
-                    break
+            with closing(items):  # before the transaction that it reads in ends
+                for item in items:
+                    if not _put(waiting, item, writing):
+                        break
         except BaseException:
             _put(waiting, _Abandon(), writing)
             raise
