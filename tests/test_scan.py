@@ -86,7 +86,7 @@ def test_closing_early_ends_the_read(fresh_postgres_url: str) -> None:
         fresh_postgres_url,
         "INSERT INTO trace_steps SELECT 'acme', 't1', i, now(), 'x', 1, 1, 1, 'ok', repeat('x', 200) FROM generate_series(10, 400000) AS i",
     )
-    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle'"
+    busy = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND state <> 'idle' AND backend_type = 'client backend'"
     store = ExportBundleStore(fresh_postgres_url)
     with psycopg.connect(fresh_postgres_url, autocommit=True) as connection:
         reader = store.scan_trace_steps()
