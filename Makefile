@@ -36,6 +36,7 @@ lab: .venv/.lab ## Open JupyterLab on copies of the notebooks
 bench: .venv/.dev ## Measure against peers, side by side; prints ratios
 	$(BIN)/python benchmarks/bench_reads.py
 	$(BIN)/python benchmarks/bench_verify.py
+	$(BIN)/python benchmarks/bench_export.py
 
 notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs
 	$(BIN)/python notebooks/refresh.py

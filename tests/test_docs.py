@@ -131,3 +131,34 @@ def test_the_page_on_the_format_names_every_finding_and_member(bundle: ExportBun
     assert [code for code in sorted(codes) if f"`{code}`" not in page] == []
     description = json.loads((write_bundle(bundle, tmp_path / "b") / "data/bundle.json").read_text())
     assert [member for member in description if f"`{member}`" not in page] == []
+
+
+def test_reading_a_dataset_elsewhere(
+    sample_urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The snippets of docs/scaling.md, on a real Dask cluster and a real local Spark."""
+    distributed = pytest.importorskip("distributed")
+    pytest.importorskip("dask.dataframe")
+    pytest.importorskip("pyspark")
+    cluster_code, duckdb_code, dask_code, spark_code = _code("docs/scaling.md")
+    monkeypatch.setenv("AGENTS_URL", sample_urls["postgresql"])
+    names: dict[str, Any] = {"destination": str(tmp_path / "fleet")}
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+    ) as cluster:
+        names["address"] = cluster.scheduler_address
+        exec(cluster_code, names)
+    assert names["report"].rows["runs"] == 300
+    exec(duckdb_code, names)
+    exec(dask_code, names)
+    total = sum(cents for _, cents in names["cents"])
+    assert names["by_tenant"].sum() == pytest.approx(total)
+    if shutil.which("java") is None:
+        pytest.skip("no Java: the Spark snippet of docs/scaling.md was not run")
+    exec(spark_code, names)
+    try:
+        expected = names["fleet"].sql("select tenant_id, sum(tokens)::bigint from trace_steps group by 1").fetchall()
+        assert sorted(map(tuple, names["spark_rows"])) == sorted(expected)
+        assert "day" in names["steps"].columns
+    finally:
+        names["spark"].stop()
