@@ -258,8 +258,9 @@ class Relation:
     def cell(self, name: str, length_s: int) -> ColumnElement[Any]:
         """Which piece of a grid of time from 1970 on, in pieces of so many seconds, a time column lies in."""
         if self._dialect == "sqlite":
-            # SQLite's division of integers cuts towards zero.
-            return sa.cast(sa.func.floor(self.moment(name) / (length_s * 1e6)), sa.BigInteger())
+            moment, length = self.moment(name), length_s * 1_000_000
+            # SQLite's remainder has the sign of the dividend, and its division of integers cuts towards zero.
+            return (moment - (moment % length + length) % length) // length
         seconds = sa.cast(sa.func.extract("epoch", self[name]), sa.Numeric)
         return sa.cast(sa.func.floor(seconds / length_s), sa.BigInteger())
 

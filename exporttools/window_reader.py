@@ -328,6 +328,7 @@ def _days(since: dt.datetime, until: dt.datetime) -> Iterator[tuple[dt.datetime,
     """A window's UTC days, the first and last as far as the window goes."""
     start = since
     while start < until:
-        end = min(until, dt.datetime.combine(start.date(), dt.time(), dt.UTC) + dt.timedelta(days=1))
+        midnight = dt.datetime.combine(start.date(), dt.time(), dt.UTC)
+        end = until if until - midnight <= dt.timedelta(days=1) else midnight + dt.timedelta(days=1)
         yield start, end
         start = end

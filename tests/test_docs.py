@@ -133,6 +133,7 @@ def test_the_page_on_the_format_names_every_finding_and_member(bundle: ExportBun
     assert [member for member in description if f"`{member}`" not in page] == []
 
 
+@pytest.mark.filterwarnings("ignore")  # of Dask and Spark themselves, which use what pandas and Python deprecate
 def test_reading_a_dataset_elsewhere(
     sample_urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

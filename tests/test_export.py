@@ -264,6 +264,19 @@ def test_promise_10_no_row_of_another_tenant(fresh_url: str, tmp_path: Path) -> 
         export(url, tmp_path / "all", tenant_id="acme")
 
 
+@pytest.mark.parametrize("window", ["1h", "1d", "7d"])
+def test_times_at_both_ends_of_the_calendar(fresh_url: str, tmp_path: Path, window: str) -> None:
+    utc, edge = dt.UTC, dt.timedelta(microseconds=1)
+    times = [dt.datetime(1, 1, 1, tzinfo=utc), dt.datetime(1970, 1, 1, tzinfo=utc) - edge, dt.datetime(1970, 1, 1, tzinfo=utc),
+             dt.datetime(2026, 10, 6, tzinfo=utc) - edge, dt.datetime(9999, 12, 31, 23, 59, 59, 999_998, tzinfo=utc)]  # fmt: skip
+    runs = [run(run_id=f"r{i}", started_at=moment, completed_at=moment) for i, moment in enumerate(times)]
+    export(create_native(fresh_url, {"runs": runs}), tmp_path, window=window)
+    dataset = open_dataset(tmp_path)
+    found = dict(zip(*(dataset.to_arrow("runs")[name].to_pylist() for name in ("run_id", "started_at")), strict=True))
+    assert found == {f"r{i}": moment for i, moment in enumerate(times)}
+    assert dataset.verify().findings == ()
+
+
 def test_tenants_with_any_name(fresh_url: str, tmp_path: Path) -> None:
     names = ["a/b=c%", "123", "' OR 1=1 --", "ACME", "acme", "../../x", "ü ", "__undated__", "%s"]
     rows = {

@@ -3,23 +3,33 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Iterator, Sequence
+import hashlib
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import pyarrow as pa
+import pyarrow.parquet as pq
 
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import Manifest, Part, Window, new_window, parse_utc_text, read_parts
 from exporttools.dataset.part_files import KEYS, arrow_schema, new_part, own_columns
 from exporttools.dataset.storage import Storage
 from exporttools.dataset.windows import grid_number, parse_window
+from exporttools.errors import DatasetUnreadable
 from exporttools.schema import RECORDS, Column
 
 _EXTRA = {record.table: {column.name: column for column in record.extra} for record in RECORDS.values()}
+_BATCH_ROWS = 65_536
+_READ_BYTES = 1 << 20
+_SORT_MEMORY = "1GB"
+"""What DuckDB sorts in; the rest lies in a temporary directory meanwhile."""
+
+Extra = Mapping[str, Mapping[str, str]]
 
 
 def compact(storage: Storage, manifest: Manifest, window: str) -> Manifest:
-    """Merge settled windows that lie in one window of the given length.
+    """Merge settled windows that follow each other without a gap and lie in one window of the given length.
 
     Returns
     -------
@@ -30,6 +40,8 @@ def compact(storage: Storage, manifest: Manifest, window: str) -> Manifest:
     ------
     ConfigError
         `window` is no length.
+    DatasetUnreadable
+        A file is not what the manifest says: it would be merged into one that is in order. Nothing was merged.
     DestinationConflict
         Another writer came meanwhile.
     """
@@ -43,11 +55,16 @@ def compact(storage: Storage, manifest: Manifest, window: str) -> Manifest:
 
 def _groups(windows: Iterable[Window], length_s: int) -> Iterator[list[Window]]:
     group: list[Window] = []
+    extra: dict[tuple[str, str], str] = {}
     for window in windows:
-        if group and not (_mergeable(group[-1], window, length_s)):
+        own = {(table, name): kind for table, named in window.extra_columns.items() for name, kind in named.items()}
+        # A column that was of another type before is another column, and one file holds only one of its name.
+        agrees = all(extra.get(column, kind) == kind for column, kind in own.items())
+        if group and not (agrees and _mergeable(group[-1], window, length_s)):
             yield group
-            group = []
+            group, extra = [], {}
         group.append(window)
+        extra |= own
     if group:
         yield group
 
@@ -55,29 +72,30 @@ def _groups(windows: Iterable[Window], length_s: int) -> Iterator[list[Window]]:
 def _mergeable(a: Window, b: Window, length_s: int) -> bool:
     if a.since is None or b.since is None or b.until is None or not (a.settled and b.settled):
         return False
-    # What lies between them had nothing in it when the later one was exported.
+    if a.until != b.since:
+        # Nobody says that anything between them was ever looked for; in one window, no export would look for it again.
+        return False
     last = parse_utc_text(b.until) - dt.timedelta(microseconds=1)
     return grid_number(parse_utc_text(a.since), length_s) == grid_number(last, length_s)
 
 
 def _merged(storage: Storage, group: Sequence[Window]) -> Window:
-    parts = [part for window in group for part in read_parts(storage, window)]
+    parts = [(part, window.extra_columns) for window in group for part in read_parts(storage, window)]
     extra = {
         table: {name: kind for window in group for name, kind in window.extra_columns.get(table, {}).items()}
         for table in RECORDS
     }
-    place = {part: (list(RECORDS).index(part.table), part.tenant_id, part.day) for part in parts}
+
+    def place(item: tuple[Part, Extra]) -> tuple[int, str, str]:
+        return list(RECORDS).index(item[0].table), item[0].tenant_id, item[0].day
+
     merged = []
-    for _, found in groupby(sorted(parts, key=place.__getitem__), key=place.__getitem__):
+    for _, found in groupby(sorted(parts, key=place), key=place):
         some = list(found)
-        columns = own_columns(
-            RECORDS[some[0].table],
-            [
-                _EXTRA[some[0].table].get(name) or Column(name, kind, True, "")  # type: ignore[arg-type]
-                for name, kind in extra[some[0].table].items()
-            ],
-        )
-        merged.append(some[0] if len(some) == 1 else _merge(storage, some, columns))
+        part, own = some[0]
+        # One alone stays as it is, unless it lacks a column that the files of the merged window have.
+        whole = len(some) == 1 and own.get(part.table, {}) == extra[part.table]
+        merged.append(part if whole else _merge(storage, some, _columns(part.table, extra)))
     first, last = group[0], group[-1]
     assert first.since is not None
     assert last.until is not None
@@ -94,21 +112,72 @@ def _merged(storage: Storage, group: Sequence[Window]) -> Window:
     )
 
 
-def _merge(storage: Storage, parts: Sequence[Part], columns: Sequence[Column]) -> Part:
+def _columns(table: str, extra: Extra) -> tuple[Column, ...]:
+    return own_columns(
+        RECORDS[table],
+        [
+            _EXTRA[table].get(name) or Column(name, kind, True, "")  # type: ignore[arg-type]
+            for name, kind in extra.get(table, {}).items()
+        ],
+    )
+
+
+def _merge(storage: Storage, parts: Sequence[tuple[Part, Extra]], columns: Sequence[Column]) -> Part:
     import duckdb
 
-    first, schema = parts[0], arrow_schema(columns)
-    listed = ", ".join("'" + storage.location(part.path).replace("'", "''") + "'" for part in parts)
-    names = ", ".join('"' + column.name.replace('"', '""') + '"' for column in columns)
-    with duckdb.connect(":memory:") as connection:
-        connection.execute("SET TimeZone = 'UTC'")
-        storage.register(connection)
-        # DuckDB sorts text by its UTF-8 bytes, which is the order of code points.
-        batches = connection.sql(
-            f"SELECT {names} FROM read_parquet([{listed}], union_by_name = true, hive_partitioning = false) "  # noqa: S608
-            f"ORDER BY {', '.join(KEYS[first.table])}"
-        ).to_arrow_reader(65_536)
-        with new_part(storage, RECORDS[first.table], columns, first.tenant_id, first.day) as writer:
-            for batch in batches:
-                writer.write(pa.RecordBatch.from_arrays([c.cast(f.type) for c, f in zip(batch.columns, schema, strict=True)], schema=schema))  # fmt: skip
+    first, schema = parts[0][0], arrow_schema(columns)
+    for part, _ in parts:
+        _require_unchanged(storage, part)
+    # DuckDB takes no notice of case in names, so that it is given numbers.
+    numbered = pa.schema([pa.field(f"c{i}", field.type) for i, field in enumerate(schema)])
+    rows = pa.RecordBatchReader.from_batches(numbered, _rows(storage, parts, schema, numbered))
+    key = ", ".join(f"c{schema.get_field_index(name)}" for name in KEYS[first.table])
+    with tempfile.TemporaryDirectory(prefix="exporttools-") as spill:
+        settings: dict[str, str | bool | int | float | list[str]] = {
+            "memory_limit": _SORT_MEMORY,
+            "temp_directory": spill,
+        }
+        with duckdb.connect(":memory:", config=settings) as connection:
+            connection.execute("SET TimeZone = 'UTC'")
+            # It sorts text by its UTF-8 bytes, which is the order of code points.
+            batches = connection.from_arrow(rows).order(key).to_arrow_reader(_BATCH_ROWS)
+            with new_part(storage, RECORDS[first.table], columns, first.tenant_id, first.day) as writer:
+                for batch in batches:
+                    arrays = [array.cast(field.type) for array, field in zip(batch.columns, schema, strict=True)]
+                    writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return writer.part
+
+
+def _require_unchanged(storage: Storage, part: Part) -> None:
+    """Raise where a file is not what the manifest says: merged, its damage would have a digest that fits."""
+    try:
+        with storage.open(part.path) as file:
+            sha256 = hashlib.sha256()
+            while data := file.read(_READ_BYTES):
+                sha256.update(data)
+        found = f"SHA-256 {sha256.hexdigest()}"
+    except FileNotFoundError:
+        found = "no file"
+    if found != f"SHA-256 {part.sha256}":
+        raise DatasetUnreadable(
+            f"{storage.url}: {part.path} cannot be merged: expected SHA-256 {part.sha256}; found {found}. "
+            "Nothing was merged; verify() says all that is wrong"
+        )
+
+
+def _rows(
+    storage: Storage, parts: Sequence[tuple[Part, Extra]], schema: pa.Schema, numbered: pa.Schema
+) -> Iterator[pa.RecordBatch]:
+    """The rows of all parts, one after another, with NULL in the columns that a part lacks."""
+    for part, extra in parts:
+        expected = arrow_schema(_columns(part.table, extra))
+        with storage.open(part.path) as file:
+            parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=256 << 10)
+            if not parquet.schema_arrow.equals(expected, check_metadata=False):
+                raise DatasetUnreadable(f"{storage.url}: {part.path} has other columns than its window; see verify()")
+            for batch in parquet.iter_batches(_BATCH_ROWS):
+                arrays = [
+                    batch[field.name] if field.name in expected.names else pa.nulls(batch.num_rows, field.type)
+                    for field in schema
+                ]
+                yield pa.RecordBatch.from_arrays(arrays, schema=numbered)

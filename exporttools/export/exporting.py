@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -15,15 +16,7 @@ from typing import TYPE_CHECKING, Any
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import Window, first_manifest, parse_utc_text, read_manifest
 from exporttools.dataset.storage import open_storage
-from exporttools.dataset.windows import (
-    Interval,
-    clipped,
-    grid_interval,
-    new_intervals,
-    overlaps,
-    parse_length,
-    parse_window,
-)
+from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_length, parse_window
 from exporttools.errors import DestinationConflict, ExportError, ExportInterrupted, ExportToolsError
 from exporttools.export.report import ExportPlan, ExportReport, PlannedWindow
 from exporttools.export.task import ExportedWindow, ExportTask, export_window
@@ -241,9 +234,7 @@ class _Job:
         committed = [interval for known in self.manifest.windows if (interval := _interval(known))]
         planned = []
         for start, end in new_intervals(cells, self.length_s, self.since, self.until, committed):
-            cell = next(
-                c for c in cells.values() if clipped(grid_interval(c.number, self.length_s), start, end) == (start, end)
-            )
+            cell = cells[grid_number(start, self.length_s)]
             planned.append(PlannedWindow(start, end, "new", cell.runs, cell.open_runs, cell.incidents))
         for known in within:
             if not known.settled and known.since is not None:
@@ -329,12 +320,12 @@ class _Bar:
     """Rows, rows a second and windows, while an export runs."""
 
     def __init__(self, planned: Sequence[PlannedWindow], *, shown: bool) -> None:
-        from tqdm.auto import tqdm
+        from tqdm import tqdm
 
         self._lock = threading.Lock()
         self._windows, self._of = 0, len(planned)
         self._bar = tqdm(
-            unit=" rows", unit_scale=True, desc="export", disable=None if shown else True, dynamic_ncols=True
+            unit=" rows", unit_scale=True, desc="export", disable=not (shown and _is_watched()), dynamic_ncols=True
         )
         self._bar.set_postfix_str(f"0/{self._of} windows")
 
@@ -356,3 +347,8 @@ class _Bar:
         self._windows += 1
         with self._lock:
             self._bar.set_postfix_str(f"{self._windows}/{self._of} windows")
+
+
+def _is_watched() -> bool:
+    """Whether somebody sees what a bar draws: on a terminal, or in a notebook, whose standard error is none."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
