@@ -159,7 +159,9 @@ class Dataset:
             for table, names in window.extra_columns.items():
                 for name, kind in names.items():
                     known = {column.name: column for column in RECORDS[table].extra}
-                    found[table].setdefault(name, known.get(name) or _extra_column(name, kind))
+                    column = found[table].setdefault(name, known.get(name) or _extra_column(name, kind))
+                    if column.type != kind:  # of another type at another time: as text, it is one column
+                        found[table][name] = _extra_column(name, "string")
         return {table: tuple(columns.values()) for table, columns in found.items()}
 
     def schema(self, table: str) -> pa.Schema:
@@ -240,6 +242,8 @@ class Dataset:
         ------
         duckdb.Error
             The query is none.
+        ConfigError
+            A table has extra columns that SQL, which takes no notice of case, cannot tell from others.
         """
         return self._connection.sql(query)
 
@@ -271,12 +275,22 @@ class Dataset:
                 f"CAST(NULL AS {_DUCKDB_TYPES[column.type]}) AS {_quoted(column.name)}" for column in columns
             )
             return f"SELECT {nulls}, CAST(NULL AS VARCHAR) AS day WHERE false"
-        names = ", ".join(_quoted(column.name) for column in columns)
+        _require_distinct(table, columns)
+        # read_parquet knows the columns of the files alone; an extra one may be declared where no file has it.
+        held = {column.name for column in own_columns(RECORDS[table])}
+        for window in self.manifest.windows:
+            if window.rows[table]:
+                held |= window.extra_columns.get(table, {}).keys()
+        names = ", ".join(
+            f"CAST({_quoted(column.name) if column.name in held else 'NULL'} AS {_DUCKDB_TYPES[column.type]}) "
+            f"AS {_quoted(column.name)}"
+            for column in columns
+        )
         listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
         # The day stands in the path alone; the tenant in the file, too, and there as it is.
         return (
-            f"SELECT {names}, regexp_extract(filename, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
-            f"FROM read_parquet([{listed}], union_by_name = true, filename = true, hive_partitioning = false)"
+            f"SELECT {names}, regexp_extract({_FILENAME}, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
+            f"FROM read_parquet([{listed}], union_by_name = true, filename = '{_FILENAME}', hive_partitioning = false)"
         )
 
     def verify(self) -> DatasetVerification:
@@ -352,6 +366,21 @@ class Dataset:
 
 
 _DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "timestamp": "TIMESTAMP WITH TIME ZONE"}
+
+
+_FILENAME = "exporttools_filename"
+
+
+def _require_distinct(table: str, columns: Sequence[Column]) -> None:
+    """Raise where SQL would answer for one column with another's values."""
+    seen = {"day": "day", _FILENAME: _FILENAME}
+    for column in columns:
+        other = seen.setdefault(column.name.lower(), column.name)
+        if other != column.name or column.name in ("day", _FILENAME):
+            raise ConfigError(
+                f"{table} has a column {one_line(repr(column.name), 80)} that SQL cannot tell from {one_line(repr(other), 80)}; "
+                "read it by to_arrow or scan, or name it otherwise in the layout"
+            )
 
 
 def _quoted(name: str) -> str:

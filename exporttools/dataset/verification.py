@@ -5,7 +5,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import io
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -13,7 +14,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporttools.dataset.manifest import UNDATED, Manifest, Part, Window, manifest_numbers, read_parts
+from exporttools.dataset.manifest import MOST_JSON_BYTES, UNDATED, Manifest, Part, Window, manifest_numbers, read_parts
 from exporttools.dataset.part_files import TIME_COLUMNS, KeyOrder, arrow_schema, own_columns
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable, ExportToolsError
@@ -21,9 +22,12 @@ from exporttools.findings import Finding
 from exporttools.hashing import ContentDigest, combined_digest
 from exporttools.inert import html_text, one_line
 from exporttools.schema import RECORDS, Column, Origin, require_valid
+from exporttools.strict_json import parse_object
 
 _BATCH_ROWS = 65_536
 _READ_BYTES = 1 << 20
+_KEYS_MEMORY = "1GB"
+"""What DuckDB holds keys in; the rest lies in a temporary directory meanwhile."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +101,8 @@ def verify_dataset(storage: Storage, manifest: Manifest) -> DatasetVerification:
     """Hold every file against the manifest, and every row against its place; memory is bounded by batches."""
     findings = list(_chain(storage, manifest))
     parts: list[Part] = []
-    listed = set()
+    sound: list[Part] = []
+    listed: set[str] = set()
     rows = 0
     for window in manifest.windows:
         try:
@@ -107,13 +112,17 @@ def verify_dataset(storage: Storage, manifest: Manifest) -> DatasetVerification:
             continue
         findings += _totals(window, found)
         for part in found:
+            parts.append(part)
+            if part.path in listed:  # readers would give its rows twice
+                findings.append(Finding("duplicate", part.path, "a file listed once", f"again in {window.name}"))
+                continue
             listed.add(part.path)
             faults = list(_part(storage, part, _columns(window, part.table)))
             findings += faults
             rows += part.rows
             if not faults:
-                parts.append(part)
-    findings += _duplicates(storage, parts)
+                sound.append(part)
+    findings += _duplicates(storage, sound)
     there = [path for table in RECORDS for path, _ in storage.list(f"{table}/")]
     ordered = sorted(parts, key=lambda part: (part.tenant_id, part.day))
     digests = [combined_digest(part.content_digest for part in ordered if part.table == table) for table in RECORDS]
@@ -141,15 +150,13 @@ def _chain(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             yield Finding("chain", path, f"SHA-256 {expected}", found)
             return
-        expected = _parent_of(data)
+        try:
+            expected = parse_object(data, max_bytes=MOST_JSON_BYTES, max_tokens=None)["parent_sha256"]
+        except (ValueError, KeyError) as error:
+            yield Finding("chain", path, "a manifest", one_line(error, 300))
+            return
     if expected is not None:
         yield Finding("chain", "_manifest/000001.json", "no parent", f"SHA-256 {one_line(expected, 80)}")
-
-
-def _parent_of(data: bytes) -> Any:
-    import json
-
-    return json.loads(data)["parent_sha256"]
 
 
 def _totals(window: Window, parts: list[Part]) -> Iterator[Finding]:
@@ -177,7 +184,7 @@ def _columns(window: Window, table: str) -> tuple[Column, ...]:
 def _part(storage: Storage, part: Part, columns: tuple[Column, ...]) -> Iterator[Finding]:
     try:
         file = storage.open(part.path)
-    except FileNotFoundError:
+    except (FileNotFoundError, IsADirectoryError):
         yield Finding("missing", part.path, "a file", "none")
         return
     with file:
@@ -241,25 +248,44 @@ def _strays(batch: pa.RecordBatch, part: Part) -> int:
     return len(times) - int(pc.sum(pc.fill_null(inside, False)).as_py() or 0)
 
 
-def _duplicates(storage: Storage, parts: list[Part]) -> Iterator[Finding]:
+def _duplicates(storage: Storage, parts: Sequence[Part]) -> Iterator[Finding]:
     """Keys that stand in several files; within one, the order of its rows tells. DuckDB holds what memory does not."""
     import duckdb
 
     for table in RECORDS:
+        # A trace lies in one file with all its steps.
+        key = "trace_id" if table == "trace_steps" else RECORDS[table].key[0]
         of = [part for part in parts if part.table == table]
         if len(of) < 2:
             continue
-        key = "trace_id" if table == "trace_steps" else RECORDS[table].key[0]
-        listed = ", ".join("'" + storage.location(part.path).replace("'", "''") + "'" for part in of)
-        with duckdb.connect(":memory:") as connection:
-            storage.register(connection)
-            found = connection.execute(
-                f"SELECT tenant_id, {key}, min(filename), max(filename) FROM (SELECT DISTINCT tenant_id, {key}, filename "  # noqa: S608
-                f"FROM read_parquet([{listed}], union_by_name = true, filename = true, hive_partitioning = false)) "
-                "GROUP BY 1, 2 HAVING count(*) > 1 ORDER BY 1, 2 LIMIT 100"
-            ).fetchall()
+        schema = pa.schema({"tenant": pa.string(), "key": pa.string(), "file": pa.int64()})
+        keys = pa.RecordBatchReader.from_batches(schema, _keys(storage, of, key, schema))
+        with tempfile.TemporaryDirectory(prefix="exporttools-") as spill:
+            settings: dict[str, str | bool | int | float | list[str]] = {
+                "memory_limit": _KEYS_MEMORY,
+                "temp_directory": spill,
+            }
+            with duckdb.connect(":memory:", config=settings) as connection:
+                connection.register("keys", keys)
+                found = connection.execute(
+                    "SELECT tenant, key, min(file), max(file) FROM keys "
+                    "GROUP BY 1, 2 HAVING min(file) < max(file) ORDER BY 1, 2 LIMIT 100"
+                ).fetchall()
         for tenant, value, one, other in found:
-            yield Finding("duplicate", one, f"{key} {value!r} of {tenant!r} in one file", f"also in {other}")
+            yield Finding(
+                "duplicate", of[one].path, f"{key} {value!r} of {tenant!r} in one file", f"also in {of[other].path}"
+            )
+
+
+def _keys(storage: Storage, parts: Sequence[Part], key: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """The keys of files that were found to be in order, each with its file's number."""
+    for number, part in enumerate(parts):
+        with storage.open(part.path) as file:
+            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=256 << 10)
+            for batch in parquet.iter_batches(_BATCH_ROWS, columns=[key]):
+                values = pc.unique(batch[key])
+                tenants = pa.repeat(pa.scalar(part.tenant_id, pa.string()), len(values))
+                yield pa.RecordBatch.from_arrays([tenants, values, pa.repeat(number, len(values))], schema=schema)
 
 
 def _shown(schema: pa.Schema) -> str:

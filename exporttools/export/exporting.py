@@ -116,16 +116,14 @@ def export_dataset(
     committed = unchanged = 0
     if job.planned:
         writer = Committer(job.storage, job.manifest)
-        before = {(known.since, known.until): known for known in job.manifest.windows}
         with _Bar(job.planned, shown=progress) as bar, _executing(executor, jobs) as (pool, in_threads):
             tasks = [job.task(planned, bar.rows if in_threads else None) for planned in job.planned]
-            for exported in _exported(pool, tasks, writer):
+            for exported, changed in _committed(pool, tasks, writer):
                 retries += exported.retries
                 bar.window(exported.window, in_threads)
-                if _same(before.get((exported.window.since, exported.window.until)), exported.window):
+                if not changed:
                     unchanged += 1
                     continue
-                writer.commit(exported.window)
                 committed += 1
                 for total, more in zip(written, (exported.window.rows, exported.window.bytes), strict=True):
                     for table, count in more.items():
@@ -274,11 +272,12 @@ def _same(known: Window | None, found: Window) -> bool:
     )
 
 
-def _exported(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -> Iterator[ExportedWindow]:
-    """The windows as they become ready; on a failure the rest is cancelled."""
+def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -> Iterator[tuple[ExportedWindow, bool]]:
+    """The windows, each with whether it differs from what was there, once committed; on a failure the rest is cancelled."""
+    before = {(known.since, known.until): known for known in writer.manifest.windows}
     waiting = list(reversed(tasks))
     running: set[Future[ExportedWindow]] = set()
-    done_windows = 0
+    ready = 0
     try:
         while waiting or running:
             while waiting and len(running) < _SUBMITTED:
@@ -286,8 +285,11 @@ def _exported(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) ->
             done, running = wait(running, return_when=FIRST_COMPLETED)
             for future in done:
                 exported = future.result()
-                done_windows += 1
-                yield exported
+                changed = not _same(before.get((exported.window.since, exported.window.until)), exported.window)
+                if changed:
+                    writer.commit(exported.window)
+                ready += 1
+                yield exported, changed
     except DestinationConflict:
         raise
     except (ExportToolsError, OSError) as error:
@@ -296,7 +298,7 @@ def _exported(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) ->
         if isinstance(error, ExportError):
             raise
         raise ExportInterrupted(
-            f"the export stopped: {one_line(error, 1500)}. {done_windows:,} of {len(tasks):,} windows are committed and stay; "
+            f"the export stopped: {one_line(error, 1500)}. {ready:,} of {len(tasks):,} windows are committed and stay; "
             "the same export, run again, goes on from there"
         ) from error
     finally:
