@@ -6,7 +6,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-_SAMPLE_ROWS = 10_000
+_SAMPLE_ROWS = 2_000
 _TEXT_BYTES = 128  # so that the longest texts of many columns still leave a reader batches of some size
 
 

@@ -294,7 +294,11 @@ class BulkSession:
             cursor.execute(_literal_sql(statement, self._connection))
             # Not fetch_record_batch(): what that gives has lost ADBC's errors (arrow-adbc issue 1523), SQLSTATE and all.
             for batch in cursor._results.reader:  # noqa: SLF001
-                yield batch.cast(schema)
+                yield (
+                    batch.cast(schema)
+                    if batch.schema.types != schema.types
+                    else batch.from_arrays(batch.columns, schema=schema)
+                )
         self.idle = True
 
 

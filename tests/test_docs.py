@@ -57,6 +57,8 @@ def test_the_readme(
     exec(_code("README.md")[1], names)
     found = names["verify_bundle"](names["path"], trusted_keys=["signer.key.pub"])
     assert (found.authentic, found.redacted) == (True, ("runs.goal",))
+    exec(_code("README.md")[2], names)
+    assert names["fleet"].rows["runs"] == 300
     shown = capsys.readouterr().out
     assert shown == "the same rows, as far as compared\n  redacted in one of them, not compared: runs.goal\n"
 

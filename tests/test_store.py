@@ -350,6 +350,23 @@ def test_sqlite_times_of_any_iso_form_sort_by_time(tmp_path: Path) -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    "form",
+    [
+        "2026-10-06 11:30:00+23:30",
+        "2026-10-04T12:30:00-23:30",
+        "20261005T120000Z",
+        "2026-W41-1T12:00:00",
+        "2026-10-05T12",
+    ],
+)
+def test_a_period_finds_times_of_any_iso_form(tmp_path: Path, form: str) -> None:
+    url = create_native(f"sqlite:///{tmp_path / 'form.sqlite'}", one_of_each(runs=[run(started_at=form)]))
+    store = ExportBundleStore(url)
+    assert [found.started_at for found in store.list_runs(since=NOON, until=NOON + SECOND)] == [NOON]
+    assert len(store.list_runs(since=NOON + SECOND)) == len(store.list_runs(until=NOON)) == 0
+
+
 # Tenants
 
 

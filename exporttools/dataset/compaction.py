@@ -22,7 +22,7 @@ from exporttools.schema import RECORDS, Column
 _EXTRA = {record.table: {column.name: column for column in record.extra} for record in RECORDS.values()}
 _BATCH_ROWS = 65_536
 _READ_BYTES = 1 << 20
-_SORT_MEMORY = "1GB"
+_SORT_MEMORY = "400MB"
 """What DuckDB sorts in; the rest lies in a temporary directory meanwhile."""
 
 Extra = Mapping[str, Mapping[str, str]]

@@ -6,6 +6,7 @@ Only files that a manifest lists are ever opened. DuckDB is imported when SQL is
 from __future__ import annotations
 
 import datetime as dt
+import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -286,7 +287,7 @@ class Dataset:
             f"AS {_quoted(column.name)}"
             for column in columns
         )
-        listed = ", ".join("'" + path.replace("'", "''") + "'" for path in files)
+        listed = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in files)
         # The day stands in the path alone; the tenant in the file, too, and there as it is.
         return (
             f"SELECT {names}, regexp_extract({_FILENAME}, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
@@ -381,6 +382,13 @@ def _require_distinct(table: str, columns: Sequence[Column]) -> None:
                 f"{table} has a column {one_line(repr(column.name), 80)} that SQL cannot tell from {one_line(repr(other), 80)}; "
                 "read it by to_arrow or scan, or name it otherwise in the layout"
             )
+
+
+def _literal(path: str) -> str:
+    """A file's name as DuckDB takes it for that file alone: a directory named by the user may look like a pattern."""
+    if "://" in path:  # of an object store: what DuckDB reads it by knows no patterns
+        return path
+    return re.sub(r"[*?\[]", r"[\g<0>]", path)
 
 
 def _quoted(name: str) -> str:
