@@ -47,7 +47,7 @@ class Made:
         self.committer = Committer(self.storage, first_manifest(None))
 
     def part(
-        self, table: str, *rows: Mapping[str, Any], day: str = DAY, tenant: str | None = None, **extra: Any
+        self, table: str, *rows: Mapping[str, Any], of_day: str = DAY, tenant: str | None = None, **extra: Any
     ) -> Part:
         """One part; `extra` are the types of extra columns."""
         known = {column.name: column for column in RECORDS[table].extra}
@@ -57,7 +57,7 @@ class Made:
         batch = pa.RecordBatch.from_pylist(
             [{column.name: row.get(column.name) for column in columns} for row in rows], schema=arrow_schema(columns)
         )
-        with new_part(self.storage, RECORDS[table], columns, tenant or rows[0]["tenant_id"], day) as writer:
+        with new_part(self.storage, RECORDS[table], columns, tenant or rows[0]["tenant_id"], of_day) as writer:
             writer.write(batch)
         return writer.part
 
@@ -124,7 +124,7 @@ def test_no_step_is_lost_where_its_run_or_trace_is(made: Made) -> None:
 
 def test_runs_without_a_day_are_read_beside_those_with_one(made: Made) -> None:
     dataset = made.commit(
-        0, [made.part("runs", run()), made.part("runs", run(run_id="r2", started_at=None), day=UNDATED)]
+        0, [made.part("runs", run()), made.part("runs", run(run_id="r2", started_at=None), of_day=UNDATED)]
     )
     assert dataset.sql("select run_id, day from runs order by 1").fetchall() == [("r1", DAY), ("r2", UNDATED)]
     assert dataset.sql("select typeof(day) from runs limit 1").fetchall() == [("VARCHAR",)]
@@ -150,7 +150,7 @@ def test_a_mistake_in_a_query_is_duckdbs_own_error(made: Made) -> None:
 def test_a_day_asked_for_reads_its_files_alone(made: Made) -> None:
     for day in range(4):
         at = MIDNIGHT + 24 * day * HOUR
-        part = made.part("runs", run(run_id=f"r{day}", started_at=at), day=at.date().isoformat())
+        part = made.part("runs", run(run_id=f"r{day}", started_at=at), of_day=at.date().isoformat())
         dataset = made.commit(24 * day, [part], hours=24)
     plan = dataset.sql("explain analyze select run_id from runs where day = '2026-10-06'").fetchall()[0][1]
     assert "Total Files Read: 1 " in plan
@@ -217,7 +217,7 @@ def test_extra_columns_with_any_other_name(made: Made, name: str) -> None:
         part = made.part("trace_steps", step(0, trace_id=f"t{hour}", **{name: "mine"}), **{name: "string"})
         dataset = made.commit(hour, [part], **{name: "string"})
     for each in (dataset, dataset.compact()):
-        assert each.sql("from trace_steps").df()[name].tolist() == ["mine"] * 2
+        assert each.sql("from trace_steps").arrow().read_all()[name].to_pylist() == ["mine"] * 2
         assert each.to_arrow("trace_steps")[name].to_pylist() == ["mine"] * 2
         assert each.sql("select day, status from ledger").fetchall() == [(DAY, "ok")] * 2
         assert each.verify().findings == ()
@@ -312,7 +312,7 @@ def test_a_file_of_another_tenant_is_found(made: Made) -> None:
     ],
 )
 def test_a_row_of_another_day_is_found(made: Made, table: str, row: Any, day: str) -> None:
-    part = made.part(table, row, day=day)
+    part = made.part(table, row, of_day=day)
     assert found(made.commit(0, [part])) == [("day", part.path)]
 
 
@@ -457,7 +457,7 @@ def test_what_nobody_looked_for_is_not_covered_by_a_merged_window(tmp_path: Path
 def test_windows_are_merged_within_the_length_given(made: Made, window: str) -> None:
     for hour in (22, 23, 24, 25, 27):
         day = (MIDNIGHT + hour * HOUR).date().isoformat()
-        part = made.part("runs", run(run_id=f"r{hour}", started_at=MIDNIGHT + hour * HOUR), day=day)
+        part = made.part("runs", run(run_id=f"r{hour}", started_at=MIDNIGHT + hour * HOUR), of_day=day)
         dataset = made.commit(hour, [part])
     hours = [
         tuple((dt.datetime.fromisoformat(end) - MIDNIGHT) // HOUR for end in (merged.since, merged.until))

@@ -305,9 +305,11 @@ class Dataset:
         return verify_dataset(self._storage, self.manifest)
 
     def compact(self, *, window: str = "1d") -> Dataset:
-        """Merge small files: settled windows that lie in one of the given length become one.
+        """Merge small files: settled windows that follow each other without a gap in one of the given length become one.
 
-        Rows and, for windows of whole days, content digests stay as they are; the old files stay for ``as_of``.
+        Rows and, for windows of whole days, content digests stay as they are; the old files stay for ``as_of``. Windows
+        with a gap between them stay apart, for a later export may yet find runs there; so do those in which an extra
+        column was of another type.
 
         Returns
         -------
@@ -316,6 +318,8 @@ class Dataset:
 
         Raises
         ------
+        DatasetUnreadable
+            A file to be merged is not what the manifest says. Nothing was merged.
         DestinationConflict
             An export or another compaction began here meanwhile.
         """
