@@ -155,6 +155,14 @@ def test_what_is_no_dataset(tmp_path: Path) -> None:
         ('"_manifest/windows/', '"../../'),
         ('"rows": {', '"rows": 3, "x": {'),
         ("{", "{{"),
+        ('"settled": true', '"settled": "no"'),
+        ('"open_runs": 0', '"open_runs": "x"'),
+        ('"incidents": 1,', '"incidents": -1,'),
+        ('"extra_columns": {}', '"extra_columns": []'),
+        ('"extra_columns": {}', '"extra_columns": {"runs": {"goal": "string"}}'),
+        ('"since": "2026', '"since": "x2026'),
+        ('"until": "2026-10-06T00:00:00.000000Z"', '"until": null'),
+        ('"tenant_id": null', '"tenant_id": 5'),
     ],
 )
 def test_a_hostile_manifest_is_refused(tmp_path: Path, old: str, new: str) -> None:

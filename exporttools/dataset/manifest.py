@@ -12,7 +12,7 @@ import datetime as dt
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from typing import Any
@@ -31,6 +31,7 @@ UNDATED = "__undated__"
 
 MOST_JSON_BYTES = 256 << 20
 _MANIFEST = re.compile(r"_manifest/(\d{6,})\.json")
+_PARTS = re.compile(r"_manifest/windows/[0-9a-f]{32}\.json")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -314,20 +315,71 @@ def _manifest_of(value: dict[str, Any]) -> Manifest:
     _require_format(value)
     fields = {name: value[name] for name in Manifest.__dataclass_fields__ if name != "windows"}
     windows = tuple(Window(**item) for item in _list(value, "windows"))
+    _require(
+        type(fields["number"]) is int and fields["number"] > 0,
+        *(isinstance(fields[name], str) for name in ("created_at", "writer", "change")),
+        *(fields[name] is None or isinstance(fields[name], str) for name in ("tenant_id", "parent_sha256")),
+        what="its number, times, writer and tenant",
+    )
     for window in windows:
-        for table, columns in window.extra_columns.items():
-            known = {column.name for column in (*RECORDS[table].context, *RECORDS[table].columns)}
-            if known.intersection(columns) or not ARROW_TYPES.keys() >= set(columns.values()):
-                raise ValueError(f"extra columns of {table}: {one_line(columns, 120)}")
-        if not _SHA256.fullmatch(window.parts_sha256) or not re.fullmatch(
-            r"_manifest/windows/[0-9a-f]{32}\.json", window.parts_path
-        ):
-            raise ValueError(f"the window {window.name} names its parts {one_line(repr(window.parts_path), 80)}")
+        _require_window(window)
     return Manifest(**fields, windows=windows)
+
+
+def _require(*facts: bool, what: str) -> None:
+    if not all(facts):
+        raise ValueError(f"{what} are not as this version writes them")
+
+
+def _require_window(window: Window) -> None:
+    """Raise where a window's members are of other types, or are what no export would write."""
+    what = f"the members of window {one_line(window.since, 40)}"
+    since, until = window.since, window.until
+    _require(
+        (since is None and until is None) or (_is_time(since) and _is_time(until) and since < until),  # type: ignore[operator]
+        _is_time(window.read_at),
+        *(type(count) is int and count >= 0 for count in (window.open_runs, window.undated_runs)),
+        isinstance(window.settled, bool),
+        *(_by_table(counts, lambda count: type(count) is int and count >= 0) for counts in (window.rows, window.bytes)),
+        _by_table(window.content_digests, _is_sha256),
+        isinstance(window.parts_path, str) and _PARTS.fullmatch(window.parts_path) is not None,
+        _is_sha256(window.parts_sha256),
+        isinstance(window.extra_columns, dict) and RECORDS.keys() >= window.extra_columns.keys(),
+        what=what,
+    )
+    for table, columns in window.extra_columns.items():
+        known = {column.name for column in (*RECORDS[table].context, *RECORDS[table].columns)}
+        _require(
+            isinstance(columns, dict) and not known.intersection(columns),
+            *(kind in ARROW_TYPES for kind in columns.values()),
+            what=what,
+        )
+
+
+def _by_table(value: Any, accepted: Callable[[Any], bool]) -> bool:
+    return isinstance(value, dict) and list(value) == list(RECORDS) and all(map(accepted, value.values()))
+
+
+def _is_sha256(value: Any) -> bool:
+    return isinstance(value, str) and _SHA256.fullmatch(value) is not None
+
+
+def _is_time(value: Any) -> bool:
+    try:
+        return isinstance(value, str) and utc_text(parse_utc_text(value)) == value
+    except (ValueError, OverflowError):
+        return False
 
 
 def _part_of(item: dict[str, Any]) -> Part:
     part = Part(**item)
+    _require(
+        *(isinstance(value, str) for value in (part.table, part.tenant_id, part.day, part.path, part.sha256)),
+        *(type(count) is int and count >= 0 for count in (part.rows, part.bytes)),
+        _is_sha256(part.content_digest),
+        *(value is None or _is_time(value) for value in (part.min_time, part.max_time)),
+        what="a part's members",
+    )
     if part.table not in RECORDS:
         raise ValueError(f"a table {one_line(repr(part.table), 60)}")
     expected = f"{partition_path(part.table, part.tenant_id, part.day)}/part-{part.sha256[:32]}.parquet"
