@@ -715,6 +715,23 @@ def test_reports_are_inert(fresh_url: str, tmp_path: Path) -> None:
         assert "&lt;script&gt;" in shown._repr_html_()
 
 
+def test_a_bar_says_rows_and_windows_where_somebody_watches(
+    fresh_url: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import sys
+    import types
+
+    store = ExportBundleStore(create_native(fresh_url, two_days()))
+    export_dataset(store, tmp_path / "unseen")  # standard error is no terminal here
+    assert capsys.readouterr().err == ""
+    monkeypatch.setitem(sys.modules, "ipykernel", types.ModuleType("ipykernel"))
+    export_dataset(store, tmp_path / "seen")
+    shown = capsys.readouterr().err
+    assert "rows/s, 0/2 windows]" in shown
+    assert "8.00 rows [" in shown.splitlines()[-1]
+    assert "2/2 windows]" in shown.splitlines()[-1]
+
+
 def test_speed_is_that_of_the_clock(fresh_url: str, tmp_path: Path) -> None:
     url = create_native(fresh_url, two_days())
     began = time.monotonic()

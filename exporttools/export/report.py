@@ -58,9 +58,9 @@ class ExportReport:
         written, size = sum(self.rows.values()), sum(self.bytes.values())
         counts = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
         speed = f", {written / self.seconds:,.0f} rows/s" if self.seconds and written else ""
+        done = f"{megabytes(size)} in {self.seconds:,.1f} s{speed}"
         lines = [
-            f"{counts}" if written else "nothing new",
-            f"{megabytes(size)} in {self.seconds:,.1f} s{speed}",
+            *([counts, done] if written else [f"nothing new; looked at in {self.seconds:,.1f} s"]),
             f"windows: {self.windows_committed:,} committed, {self.windows_skipped:,} skipped (settled before), "
             f"{self.windows_unchanged:,} unchanged",
         ]
