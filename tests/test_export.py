@@ -411,7 +411,7 @@ def test_promise_09_a_backend_killed_in_mid_copy_is_retried(
     fresh_postgres_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     url = slow_steps(fresh_postgres_url)
-    monkeypatch.setattr(task_module.time, "sleep", lambda _: run_sql(url, "DELETE FROM slow"))  # it heals meanwhile
+    monkeypatch.setattr(task_module, "sleep", lambda _: run_sql(url, "DELETE FROM slow"))  # it heals meanwhile
     ended: list[str] = []
     stop = threading.Event()
 
@@ -458,7 +458,7 @@ def test_promise_09_a_failure_that_stays_stops_the_export_clearly(
         insert(connection, "runs", run(run_id="r0", started_at=NOON - DAY, completed_at=NOON - DAY))
     engine.dispose()
     waits: list[float] = []
-    monkeypatch.setattr(task_module.time, "sleep", waits.append)
+    monkeypatch.setattr(task_module, "sleep", waits.append)
     store = ExportBundleStore(url, statement_timeout=0.5)
     with pytest.raises(
         ExportInterrupted,
@@ -487,7 +487,7 @@ def test_promise_09_a_timeout_on_sqlite_stops_the_export_clearly(
         "1 AS tokens, 0.5 AS cost_cents, 1.0 AS duration_ms, 'ok' AS status, NULL AS content_hash FROM n",
     )
     waits: list[float] = []
-    monkeypatch.setattr(task_module.time, "sleep", waits.append)
+    monkeypatch.setattr(task_module, "sleep", waits.append)
     with pytest.raises(
         ExportInterrupted, match="the statement ran longer than statement_timeout.*0 of 1 windows are committed"
     ):

@@ -5,11 +5,11 @@ from __future__ import annotations
 import datetime as dt
 import queue
 import random
-import time
 from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import closing
 from dataclasses import dataclass
+from time import sleep
 from typing import Any
 
 import pyarrow as pa
@@ -90,7 +90,7 @@ def export_window(task: ExportTask) -> ExportedWindow:
                 raise
             retries.append(str(error))
             # At random, so that the windows which one failure stopped do not all come back at once.
-            time.sleep(BACK_OFF_S[len(retries) - 1] * random.uniform(0.5, 1.5))  # noqa: S311
+            sleep(BACK_OFF_S[len(retries) - 1] * random.uniform(0.5, 1.5))  # noqa: S311
 
 
 def _attempt(task: ExportTask) -> Window:
