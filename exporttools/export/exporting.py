@@ -353,4 +353,6 @@ class _Bar:
 
 def _is_watched() -> bool:
     """Whether somebody sees what a bar draws: on a terminal, or in a notebook, whose standard error is none."""
-    return sys.stderr.isatty() or "ipykernel" in sys.modules
+    ipython = sys.modules.get("IPython")
+    shell = ipython.get_ipython() if ipython else None
+    return sys.stderr.isatty() or hasattr(shell, "kernel")
