@@ -56,9 +56,9 @@ def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
 )
 @pytest.mark.filterwarnings("ignore")
 def test_usage(url: str, tmp_path: Path, arguments: list[str], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    from exporttools import cli
+    from exporttools.cli import datasets
 
-    monkeypatch.setattr(cli, "DASK_TIMEOUT_S", 1)
+    monkeypatch.setattr(datasets, "DASK_TIMEOUT_S", 1)
     code, out, err = invoke("export", tmp_path / "d", "-d", url, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(message)
