@@ -12,6 +12,19 @@ from typing import TYPE_CHECKING, Any
 from exporttools.version import __version__
 
 if TYPE_CHECKING:
+    from exporttools.analysis import (
+        anomalies,
+        baseline,
+        compare_runs,
+        cost_by,
+        cost_over_time,
+        reconcile_costs,
+        reconciliation_verdict,
+        repeated_calls,
+        run_profiles,
+        top_runs,
+        what_changed,
+    )
     from exporttools.bundle import (
         Comparison,
         Finding,
@@ -61,6 +74,19 @@ if TYPE_CHECKING:
     from exporttools.store import ExportBundleStore, SqlTraceStore, TraceStore, get_export_bundle_store
 
 _ROOMS = {
+    "analysis": (
+        "anomalies",
+        "baseline",
+        "compare_runs",
+        "cost_by",
+        "cost_over_time",
+        "reconcile_costs",
+        "reconciliation_verdict",
+        "repeated_calls",
+        "run_profiles",
+        "top_runs",
+        "what_changed",
+    ),
     "dataset": ("Dataset", "DatasetVerification", "open_dataset"),
     "export": ("ExportPlan", "ExportReport", "export_dataset", "plan_export"),
     "bundle": (
@@ -156,7 +182,12 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "Verification",
     "VerificationFailed",
     "__version__",
+    "anomalies",
+    "baseline",
     "compare_bundles",
+    "compare_runs",
+    "cost_by",
+    "cost_over_time",
     "cumulative_cost",
     "export_dataset",
     "get_export_bundle_store",
@@ -165,8 +196,14 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "open_dataset",
     "plan_export",
     "read_bundle",
+    "reconcile_costs",
+    "reconciliation_verdict",
+    "repeated_calls",
+    "run_profiles",
     "timeline",
+    "top_runs",
     "verify_bundle",
+    "what_changed",
     "write_bundle",
     "write_key_pair",
 ]

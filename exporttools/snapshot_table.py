@@ -173,14 +173,7 @@ class SnapshotTable(_Base[T_co]):
             ``datetime64[us, UTC]``, text is ``str``, floats are ``float64`` (NaN for NULL). The frame's ``attrs`` say
             ``total`` and ``truncated`` where a limit cut rows off.
         """
-        import pandas as pd
-
-        nullable_integers = [f.name for f in self.schema if f.nullable and f.type == ARROW_TYPES["int64"]]
-        plain = [name for name in self.schema.names if name not in nullable_integers]
-        frame: pd.DataFrame = self._table.select(plain).to_pandas()
-        for name in nullable_integers:
-            column = self._table[name].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
-            frame.insert(self.schema.names.index(name), name, column)
+        frame = pandas_frame(self._table)
         if self.truncated:
             frame.attrs.update(truncated=True, total=self._total)
         return frame
@@ -276,6 +269,19 @@ def _restore(snapshot_type: type[T], table: pa.Table, total: int | None) -> Snap
     part: SnapshotTable[T] = SnapshotTable.__new__(SnapshotTable)
     part._snapshot_type, part._table, part._total = snapshot_type, table, total  # noqa: SLF001
     return part
+
+
+def pandas_frame(table: pa.Table) -> pd.DataFrame:
+    """An Arrow table as a DataFrame whose integers stay integral: ``int64``, and ``Int64`` where the column is nullable."""
+    import pandas as pd
+
+    nullable_integers = [f.name for f in table.schema if f.nullable and f.type == ARROW_TYPES["int64"]]
+    plain = [name for name in table.schema.names if name not in nullable_integers]
+    frame: pd.DataFrame = table.select(plain).to_pandas()
+    for name in nullable_integers:
+        column = table[name].to_pandas(types_mapper={pa.int64(): pd.Int64Dtype()}.get)
+        frame.insert(table.schema.names.index(name), name, column)
+    return frame
 
 
 def extra_columns(record: Record, schema: pa.Schema) -> tuple[Column, ...]:

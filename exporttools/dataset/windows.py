@@ -3,38 +3,17 @@
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Iterable, Sequence
 
 from exporttools.errors import ConfigError
-from exporttools.inert import one_line
+from exporttools.lengths import parse_length
 
 Interval = tuple[dt.datetime, dt.datetime]
 """Half-open, [since, until)."""
 
 _EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 _LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
-_UNITS_S = {"min": 60, "h": 3600, "d": 86_400}
 _DAY_S = 86_400
-
-
-def parse_length(name: str, text: str) -> dt.timedelta:
-    """A length of time as users write it: ``30min``, ``6h``, ``1d``.
-
-    Raises
-    ------
-    ConfigError
-        Anything else.
-
-    Examples
-    --------
-    >>> parse_length("window", "6h")
-    datetime.timedelta(seconds=21600)
-    """
-    match = re.fullmatch(r"([0-9]{1,6})(min|h|d)", text) if isinstance(text, str) else None
-    if match is None:
-        raise ConfigError(f"{name} is {one_line(repr(text), 60)}; accepted are such as '30min', '6h' and '1d'")
-    return dt.timedelta(seconds=int(match[1]) * _UNITS_S[match[2]])
 
 
 def parse_window(text: str) -> int:

@@ -16,11 +16,12 @@ from typing import TYPE_CHECKING, Any
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import Window, first_manifest, parse_utc_text, read_manifest
 from exporttools.dataset.storage import open_storage
-from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_length, parse_window
+from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_window
 from exporttools.errors import DestinationConflict, ExportError, ExportInterrupted, ExportToolsError
 from exporttools.export.report import ExportPlan, ExportReport, PlannedWindow
 from exporttools.export.task import ExportedWindow, ExportTask, export_window
 from exporttools.inert import one_line
+from exporttools.lengths import parse_length
 from exporttools.schema import RECORDS
 from exporttools.scoped_reader import require_period
 from exporttools.store import ExportBundleStore

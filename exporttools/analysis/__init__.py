@@ -1,0 +1,40 @@
+"""Where the money went, what went wrong, what changed: frames in, new frames of the same kind out. No store, no file.
+
+Every function takes a frame of any kind that Narwhals knows (pandas, Polars eager and lazy, pyarrow, DuckDB relations,
+Dask, PySpark) or a SnapshotTable, leaves it as it is, and gives the same kind back; pyarrow for a SnapshotTable.
+
+====================  ======================================================================
+``frames``            any frame -> the columns needed, checked; answers -> the kind that came
+``groups``            rows that belong together, and order statistics over them
+``sequences``         steps in the order in which they happened
+``costs``             :func:`cost_by`, :func:`cost_over_time`, :func:`top_runs`
+``reconciliation``    :func:`reconcile_costs`, :func:`reconciliation_verdict`
+``baselines``         :func:`baseline`, :func:`anomalies`, :func:`run_profiles`
+``repeats``           :func:`repeated_calls`
+``comparison``        :func:`compare_runs`
+``changes``           :func:`what_changed`
+====================  ======================================================================
+"""
+
+from __future__ import annotations
+
+from exporttools.analysis.baselines import anomalies, baseline, run_profiles
+from exporttools.analysis.changes import what_changed
+from exporttools.analysis.comparison import compare_runs
+from exporttools.analysis.costs import cost_by, cost_over_time, top_runs
+from exporttools.analysis.reconciliation import reconcile_costs, reconciliation_verdict
+from exporttools.analysis.repeats import repeated_calls
+
+__all__ = [
+    "anomalies",
+    "baseline",
+    "compare_runs",
+    "cost_by",
+    "cost_over_time",
+    "reconcile_costs",
+    "reconciliation_verdict",
+    "repeated_calls",
+    "run_profiles",
+    "top_runs",
+    "what_changed",
+]

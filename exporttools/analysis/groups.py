@@ -1,0 +1,99 @@
+"""Rows that belong together, and order statistics over them, in numpy. Knows Arrow tables, no other frames."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypeAlias
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+Floats: TypeAlias = NDArray[np.float64]
+Indices: TypeAlias = NDArray[np.intp]
+
+_MOST_COUNTED = 1 << 22
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Which group each row is of. Groups are numbered from 0 in no order that means anything.
+
+    Attributes
+    ----------
+    of_row : array of int
+        Shape (rows,).
+    first : array of int
+        Shape (groups,); the first row of each.
+    """
+
+    of_row: Indices
+    first: Indices
+
+    def __len__(self) -> int:
+        return len(self.first)
+
+    @property
+    def sizes(self) -> Indices:
+        """How many rows each group has."""
+        return np.bincount(self.of_row, minlength=len(self.first))
+
+    def sums(self, values: Any) -> Floats:
+        """The sum of some values, one a row, over each group."""
+        return np.bincount(self.of_row, values, len(self.first)).astype(np.float64)
+
+
+def group(table: pa.Table, keys: Sequence[str]) -> Groups:
+    """Group rows that are equal in all keys; NULL equals NULL. Without keys all rows are one group."""
+    code = np.zeros(len(table), np.int64)
+    count = 1
+    for key in keys:
+        encoded = table[key].combine_chunks().dictionary_encode(null_encoding="encode")
+        code = code * len(encoded.dictionary) + encoded.indices.to_numpy().astype(np.int64)
+        count *= max(1, len(encoded.dictionary))
+        if count > _MOST_COUNTED:  # so that no product of the next keys can overflow
+            present, code = np.unique(code, return_inverse=True)
+            count = len(present)
+    present = np.flatnonzero(np.bincount(code, minlength=count))
+    number = np.zeros(count, np.intp)
+    number[present] = np.arange(len(present))
+    of_row = number[code]
+    first = np.zeros(len(present), np.intp)
+    first[of_row[::-1]] = np.arange(len(table) - 1, -1, -1)
+    return Groups(of_row, first)
+
+
+@dataclass(frozen=True, slots=True)
+class SortedGroups:
+    """The values of each group in ascending order, one group after the other; missing values are left out."""
+
+    values: Floats
+    start: Indices
+    count: Indices
+
+    def quantile(self, share: float) -> Floats:
+        """The quantile of each group, interpolated linearly as numpy, pandas and SQL's PERCENTILE_CONT do; NaN: no value."""
+        result = np.full(len(self.count), np.nan)
+        some = self.count > 0
+        place = (self.count[some] - 1) * share
+        below = np.floor(place).astype(np.intp)
+        above = np.minimum(below + 1, self.count[some] - 1)
+        low, high = self.values[self.start[some] + below], self.values[self.start[some] + above]
+        result[some] = low + (high - low) * (place - below)
+        return result
+
+
+def sort_within(groups: Groups, values: Floats) -> SortedGroups:
+    """Sort values within their groups."""
+    known = np.flatnonzero(~np.isnan(values))
+    order = known[np.lexsort((values[known], groups.of_row[known]))]
+    count = np.bincount(groups.of_row[order], minlength=len(groups))
+    return SortedGroups(values[order], np.cumsum(count) - count, count)
+
+
+def numbers(table: pa.Table, column: str) -> Floats:
+    """A column of numbers as float64; NaN for NULL."""
+    values: Floats = pc.fill_null(table[column].cast(pa.float64()), float("nan")).to_numpy()
+    return values

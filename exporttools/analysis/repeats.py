@@ -1,0 +1,140 @@
+"""Calls that were made again and again: loops, and storms of retries."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, give, read
+from exporttools.analysis.groups import group, numbers
+from exporttools.analysis.sequences import Sequences
+from exporttools.errors import ConfigError
+from exporttools.inert import one_line
+from exporttools.schema import ARROW_TYPES, ERROR_STATUSES
+
+AT_LEAST = 3
+"""How often a call is made before it counts: once again is an ordinary retry."""
+
+_TRACE = "exporttools_trace"
+
+
+def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
+    """Calls that a trace made `at_least` times, by ``content_hash``: how often, for how long, and what that wasted.
+
+    Parameters
+    ----------
+    frame : frame of steps
+        Columns in: ``step_index``, ``timestamp`` (with a time zone), ``step_type``, ``cost_cents`` (US cents),
+        ``duration_ms`` (ms), ``status``, ``content_hash`` (NULL: not known, so never a repeat); ``tenant_id``, ``run_id``,
+        ``trace_id`` and ``name`` where it has them. Without the first three all rows are one trace.
+    at_least : int
+        From 2 on.
+
+    Returns
+    -------
+    frame
+        Of the kind that came in. Columns: ``tenant_id``, ``run_id``, ``trace_id`` and ``name`` as far as they came in;
+        ``step_type``, ``content_hash``; ``kind``: ``retry storm`` where all calls failed but perhaps the last, else
+        ``loop``; ``times``; ``failed``; ``first_step_index``, ``last_step_index``, ``first_timestamp``;
+        ``elapsed_ms`` from the first call's start to the last one's end; ``cost_cents`` of all calls;
+        ``wasted_cost_cents`` and ``wasted_duration_ms`` of all calls but the first that worked; ``waiting_ms`` that
+        passed before the repeats while no step ran; ``reason``, in words. The most often repeated first.
+
+    Raises
+    ------
+    ConfigError
+        A column is missing or of another kind.
+
+    Examples
+    --------
+    >>> import polars as pl, datetime as dt
+    >>> noon = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
+    >>> steps = pl.DataFrame({"step_index": range(4), "timestamp": [noon + dt.timedelta(seconds=i) for i in range(4)],
+    ...     "step_type": ["tool_call"] * 4, "cost_cents": [0.5] * 4, "duration_ms": [200.0] * 4, "status": ["ok"] * 4,
+    ...     "content_hash": ["a", "b", "a", "a"]})
+    >>> repeated_calls(steps).select("kind", "times", "wasted_cost_cents", "waiting_ms").rows()
+    [('loop', 3, 1.0, 1600.0)]
+    """
+    if not isinstance(at_least, int) or isinstance(at_least, bool) or at_least < 2:
+        raise ConfigError(f"at_least is {one_line(repr(at_least), 60)}; expected a whole number from 2 on")
+    needed = {
+        "step_index": Kind.WHOLE, "timestamp": Kind.TIME, "step_type": Kind.TEXT, "cost_cents": Kind.NUMBER,
+        "duration_ms": Kind.NUMBER, "status": Kind.TEXT, "content_hash": Kind.TEXT,
+    }  # fmt: skip
+    source = read(frame, needed, optional=(*TRACE_KEYS, "name"))
+    keys = list(source.has(*TRACE_KEYS))
+    texts = [*keys, "step_type", *source.has("name"), "content_hash"]
+    schema = pa.schema(
+        [
+            *arrow_schema(source, texts),
+            ("kind", pa.string()),
+            *((name, pa.int64()) for name in ("times", "failed", "first_step_index", "last_step_index")),
+            ("first_timestamp", ARROW_TYPES["timestamp"]),
+            *((name, pa.float64()) for name in _AMOUNTS),
+            ("reason", pa.string()),
+        ]
+    )
+
+    def find(table: pa.Table) -> pa.Table:
+        steps = Sequences.of(table.filter(pc.is_valid(table["timestamp"])), keys)
+        ordered = steps.table.append_column(_TRACE, pa.array(steps.trace))
+        groups = group(ordered, [_TRACE, "content_hash"])
+        times = groups.sizes
+        known = ordered["content_hash"].is_valid().to_numpy()
+        chosen = np.flatnonzero((times >= at_least) & known[groups.first])
+        failed_row = pc.is_in(ordered["status"], pa.array(sorted(ERROR_STATUSES))).to_numpy()
+        failed = groups.sums(failed_row).astype(np.int64)
+        rows = np.arange(len(ordered))
+        last = np.zeros(len(groups), np.intp)
+        last[groups.of_row] = rows
+        # The one call that was needed: the first that worked. Where none did, all were in vain.
+        useful = np.full(len(groups), -1)
+        worked = rows[~failed_row][::-1]
+        useful[groups.of_row[worked]] = worked
+        wasted = np.ones(len(ordered), np.bool_)
+        wasted[useful[useful >= 0]] = False
+        cost, duration = (np.nan_to_num(numbers(ordered, name)) for name in ("cost_cents", "duration_ms"))
+        start_us = ordered["timestamp"].cast(pa.int64()).to_numpy()
+        again = rows != groups.first[groups.of_row]
+        amounts = {
+            "elapsed_ms": (start_us[last] - start_us[groups.first]) / 1000 + duration[last],
+            "cost_cents": groups.sums(cost),
+            "wasted_cost_cents": groups.sums(cost * wasted),
+            "wasted_duration_ms": groups.sums(duration * wasted),
+            "waiting_ms": groups.sums(steps.waiting_ms * again),
+        }
+        first = ordered.take(pa.array(groups.first[chosen]))
+        storm = failed[chosen] >= times[chosen] - 1
+        columns = {name: first[name] for name in texts} | {
+            "kind": np.where(storm, "retry storm", "loop"),
+            "times": times[chosen],
+            "failed": failed[chosen],
+            "first_step_index": first["step_index"],
+            "last_step_index": ordered["step_index"].take(pa.array(last[chosen])),
+            "first_timestamp": first["timestamp"],
+            **{name: values[chosen] for name, values in amounts.items()},
+        }
+        found = pa.table(
+            {name: pa.array(values) if isinstance(values, np.ndarray) else values for name, values in columns.items()}
+        )
+        return found.append_column("reason", pa.array([_words(row) for row in found.to_pylist()], pa.string()))
+
+    answer = apply(source, [*keys, *source.has("name"), *needed], find, schema, together=keys)
+    order = ["times", *keys, "first_step_index"]
+    return give(answer.sort(*order, descending=[True, *(False for _ in order[1:])], nulls_last=True))
+
+
+_AMOUNTS = ("elapsed_ms", "cost_cents", "wasted_cost_cents", "wasted_duration_ms", "waiting_ms")
+
+
+def _words(found: dict[str, Any]) -> str:
+    what = one_line(" ".join(filter(None, (found["step_type"], found.get("name")))), 80)
+    failed = f", {found['failed']:,} failed" if found["failed"] else ""
+    spent = f", {found['wasted_cost_cents']:,.2f} cents for nothing" if found["wasted_cost_cents"] else ""
+    return (
+        f"{what} {found['times']:,} times{failed}, steps {found['first_step_index']:,} to {found['last_step_index']:,} "
+        f"in {found['elapsed_ms'] / 1000:,.1f} s{spent}"
+    )
