@@ -7,6 +7,7 @@ import tempfile
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -22,6 +23,8 @@ from sqlalchemy import make_url
 
 from exporttools.loading import load_tables
 from exporttools.sample import sample_tables
+
+from .frames import FrameKind, frame_kind, start_dask, start_spark
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -104,3 +107,37 @@ def real() -> Path:
     if not (REAL / "agents.sqlite").is_file():
         pytest.skip(f"no real agents' traces at {REAL}")
     return REAL
+
+
+@pytest.fixture(scope="session")
+def ledger(sample: dict[str, pa.Table]) -> pa.Table:
+    """The default sample's steps with the run and agent that each belongs to, as `scan_trace_steps` gives them."""
+    runs = sample["runs"].select(["tenant_id", "run_id", "agent_id"])
+    traces = sample["traces"].select(["tenant_id", "trace_id", "run_id"]).join(runs, ["tenant_id", "run_id"])
+    joined = sample["trace_steps"].join(traces, ["tenant_id", "trace_id"])
+    first = ["tenant_id", "run_id", "trace_id", "agent_id"]
+    others = [name for name in sample["trace_steps"].column_names if name not in first]
+    ordered = joined.select([*first, *others])
+    return ordered.sort_by([("tenant_id", "ascending"), ("trace_id", "ascending"), ("step_index", "ascending")])
+
+
+@pytest.fixture(scope="session")
+def dask_client() -> Iterator[Any]:
+    """A real Dask cluster of two workers."""
+    with start_dask() as client:
+        yield client
+
+
+@pytest.fixture(scope="session")
+def spark() -> Iterator[Any]:
+    """A real local PySpark session."""
+    with pytest.MonkeyPatch.context() as patch:
+        session = start_spark(patch)
+        yield session
+        session.stop()
+
+
+@pytest.fixture
+def kind(request: pytest.FixtureRequest) -> FrameKind:
+    """A kind of frame; tests name those they run on by `parametrize(..., indirect=True)`."""
+    return frame_kind(request.param, request)

@@ -347,7 +347,7 @@ def amount_text(value: float, measure: str) -> str:
     return f"{number} {_UNITS[measure]}" if measure in _UNITS else f"{one_line(measure, 60)} {number}"
 
 
-def run_profiles(frame: Any, *, by: Sequence[str] = BY) -> Any:
+def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> Any:
     """What a typical step was like in each run: how many there were, and their mean cost, tokens and duration.
 
     Single steps vary widely, a run's mean does not: what crept in over all steps of a run, such as a dearer model or
@@ -359,6 +359,8 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY) -> Any:
         Columns in: `by`, ``run_id``, ``cost_cents`` (US cents), ``tokens``, ``duration_ms`` (ms); ``tenant_id`` where it has it.
     by : sequence of str
         As for :func:`baseline`, which takes the result.
+    at_least : int
+        How many steps of a group a run needs to have a row: the mean of a few says little.
 
     Returns
     -------
@@ -385,4 +387,5 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY) -> Any:
     )
     keys = list(dict.fromkeys([*source.has("tenant_id"), "run_id", *by]))
     grouped = source.data.group_by(*keys).agg(nw.len().alias("steps"), *(nw.col(name).mean() for name in MEASURES))
-    return give(grouped.with_columns(nw.col("steps").cast(nw.Int64)).sort(*keys, nulls_last=True))
+    kept = grouped.with_columns(nw.col("steps").cast(nw.Int64)).filter(nw.col("steps") >= at_least)
+    return give(kept.sort(*keys, nulls_last=True))
