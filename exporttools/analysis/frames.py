@@ -143,8 +143,8 @@ def read(data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional
         warnings.warn(
             f"a limit cut these {what} to {len(data):,} of {cut:,}; the answer is about those alone", stacklevel=3
         )
-    if isinstance(data, pa.Table):  # fields that only differ in nullability and metadata would not go together
-        frame = nw.from_native(pa.Table.from_arrays(data.columns, names=data.column_names))
+    if isinstance(data, pa.Table):
+        frame = nw.from_native(_plain(data))
     schema = frame.collect_schema()
     names = tuple(schema.names())
     kinds = {name: _KINDS.get(name, Kind.KEY) for name in optional if name in names} | dict(needed)
@@ -156,6 +156,17 @@ def read(data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional
     if changes:
         frame = frame.with_columns(*changes)
     return Frame(data, frame, what, names, kinds)
+
+
+def _plain(table: pa.Table) -> pa.Table:
+    """A table of nullable fields without metadata, and text of one type: what only differs in those is to go together."""
+    columns = [
+        column.cast(pa.string())
+        if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
+        else column
+        for column in table.columns
+    ]
+    return pa.Table.from_arrays(columns, names=table.column_names)
 
 
 def _listed(names: Sequence[str]) -> str:
@@ -247,8 +258,9 @@ def fitted(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         try:
-            # Nanoseconds lose their last digits, which nothing here tells apart; any other loss is an error.
-            columns.append(values.cast(field.type, safe=not pa.types.is_timestamp(field.type)))
+            # Nanoseconds lose their last digits, and whole numbers beyond 2**53, which nothing here tells apart.
+            rounded = pa.types.is_timestamp(field.type) or pa.types.is_floating(field.type)
+            columns.append(values.cast(field.type, safe=not rounded))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
             raise ConfigError(
                 f"{what}: column {one_line(field.name, 60)!r} is {values.type}; expected {field.type}: {one_line(error)}"

@@ -95,5 +95,5 @@ def sort_within(groups: Groups, values: Floats) -> SortedGroups:
 
 def numbers(table: pa.Table, column: str) -> Floats:
     """A column of numbers as float64; NaN for NULL."""
-    values: Floats = pc.fill_null(table[column].cast(pa.float64()), float("nan")).to_numpy()
+    values: Floats = pc.fill_null(table[column].cast(pa.float64(), safe=False), float("nan")).to_numpy()
     return values

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import narwhals as nw
@@ -67,28 +66,20 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     total, cents = nw.col("total_cost_cents"), nw.col("cost_cents")
     one, none = nw.lit(1), nw.lit(0)
     columns = [*keys, "recorded_cost_cents", "step_cost_cents", "totals", "runs", "steps"]
-    left = (
-        _plain_text(recorded.data, keys)
-        .with_columns(
-            recorded_cost_cents=total.cast(nw.Float64).fill_null(0.0),
-            step_cost_cents=nw.lit(0.0),
-            totals=nw.when(total.is_null()).then(none).otherwise(one).cast(nw.Int64),
-            runs=one.cast(nw.Int64),
-            steps=none.cast(nw.Int64),
-        )
-        .select(*columns)
-    )
-    right = (
-        _plain_text(spent.data, keys)
-        .with_columns(
-            recorded_cost_cents=nw.lit(0.0),
-            step_cost_cents=cents.cast(nw.Float64).fill_null(0.0),
-            totals=none.cast(nw.Int64),
-            runs=none.cast(nw.Int64),
-            steps=one.cast(nw.Int64),
-        )
-        .select(*columns)
-    )
+    left = recorded.data.with_columns(
+        recorded_cost_cents=total.cast(nw.Float64).fill_null(0.0),
+        step_cost_cents=nw.lit(0.0),
+        totals=nw.when(total.is_null()).then(none).otherwise(one).cast(nw.Int64),
+        runs=one.cast(nw.Int64),
+        steps=none.cast(nw.Int64),
+    ).select(*columns)
+    right = spent.data.with_columns(
+        recorded_cost_cents=nw.lit(0.0),
+        step_cost_cents=cents.cast(nw.Float64).fill_null(0.0),
+        totals=none.cast(nw.Int64),
+        runs=none.cast(nw.Int64),
+        steps=one.cast(nw.Int64),
+    ).select(*columns)
     summed = nw.concat([left, right]).group_by(*keys).agg(*(nw.col(name).sum() for name in columns[len(keys) :]))
     difference = nw.col("recorded_cost_cents") - nw.col("step_cost_cents")
     finding = nw.lit("agrees")
@@ -116,12 +107,6 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     answer = answer.with_columns(place=order)
     answer = answer.sort("place", "rank", *keys, descending=[False, True, *(False for _ in keys)], nulls_last=True)
     return give(answer.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding"))
-
-
-def _plain_text(data: Any, keys: Sequence[str]) -> Any:
-    """Text of one type on both sides: Arrow has several."""
-    schema = data.collect_schema()
-    return data.with_columns(*(nw.col(key).cast(nw.String) for key in keys if schema[key] == nw.String))
 
 
 def reconciliation_verdict(reconciled: Any) -> str:

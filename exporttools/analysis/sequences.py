@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -44,7 +45,7 @@ class Sequences:
         end_us = start_us.astype(np.float64) + duration_us
         first = np.flatnonzero(np.r_[True, np.diff(trace) > 0][: len(trace)])
         reached_us = end_us.copy()
-        for begin, end in zip(first, np.r_[first[1:], len(trace)], strict=True):
+        for begin, end in pairwise([*first, len(trace)]):
             np.maximum.accumulate(end_us[begin:end], out=reached_us[begin:end])
         before_us = np.r_[np.nan, reached_us[:-1]][: len(trace)]
         before_us[first] = start_us[first]
