@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from exporttools.analysis.frames import TRACE_KEYS, Frame, Kind, apply, arrow_schema, collect, give, read
+from exporttools.analysis.frames import TRACE_KEYS, Frame, Kind, apply, arrow_schema, collect, give, read, sort
 from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
 from exporttools.inert import one_line
@@ -96,7 +96,7 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
         return pa.table(columns, schema=schema)
 
     answer = apply(source, [*by, *measures], describe, schema, together=by)
-    return give(answer.sort(*by, nulls_last=True))
+    return give(sort(answer, *by))
 
 
 def _listed(what: str, names: Sequence[str]) -> list[str]:
@@ -388,4 +388,4 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> An
     keys = list(dict.fromkeys([*source.has("tenant_id"), "run_id", *by]))
     grouped = source.data.group_by(*keys).agg(nw.len().alias("steps"), *(nw.col(name).mean() for name in MEASURES))
     kept = grouped.with_columns(nw.col("steps").cast(nw.Int64)).filter(nw.col("steps") >= at_least)
-    return give(kept.sort(*keys, nulls_last=True))
+    return give(sort(kept, *keys))

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporttools.analysis.frames import RUN_KEYS, Frame, Kind, apply, collect, epoch_us, give, read
+from exporttools.analysis.frames import RUN_KEYS, Frame, Kind, apply, collect, epoch_us, give, read, sort
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
 from exporttools.inert import one_line
@@ -82,7 +82,7 @@ def _cost_by(data: Any, keys: Sequence[str]) -> Any:
         columns += ["runs", "cost_cents_per_run"]
     answer = answer.select(*columns)
     if keys:
-        answer = answer.sort("cost_cents", *keys, descending=[True, *(False for _ in keys)], nulls_last=True)
+        answer = sort(answer, "cost_cents", *keys, descending=[True, *(False for _ in keys)])
     return answer
 
 
@@ -154,7 +154,7 @@ def top_runs(
     known = read(frame, {"run_id": Kind.KEY}, optional=("tenant_id", "agent_id")).has("tenant_id", "run_id", "agent_id")
     answer = _cost_by(frame, known).drop("runs", "cost_cents_per_run")
     if by != "cost_cents":
-        answer = answer.sort(by, *known, descending=[True, *(False for _ in known)], nulls_last=True)
+        answer = sort(answer, by, *known, descending=[True, *(False for _ in known)])
     return give(answer.filter(~nw.col("run_id").is_null()).head(limit))
 
 

@@ -205,6 +205,21 @@ def give(answer: Any) -> Any:
     return nw.maybe_reset_index(answer).to_native()
 
 
+def sort(answer: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
+    """An answer's rows in order, NULL last. Answers are small: Dask sorts them as one partition.
+
+    Its own sort would compute all that comes before it here and now, to find out where to cut.
+    """
+    flags = [descending] * len(by) if isinstance(descending, bool) else list(descending)
+    if not answer.implementation.is_dask():
+        return answer.sort(*by, descending=flags, nulls_last=True)
+
+    def sorted_rows(rows: Any) -> Any:
+        return rows.sort_values(list(by), ascending=[not flag for flag in flags], ignore_index=True)
+
+    return nw.from_native(answer.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
+
+
 def epoch_us(frame: Frame, column: str, name: str) -> Frame:
     """The frame with one more column: a time as whole microseconds since 1970, whatever time zone a session has."""
     data, native = frame.data, frame.native
@@ -344,7 +359,9 @@ def _apply_dask(native: Any, work: ArrowFunction, schema: pa.Schema, together: S
         return pandas_frame(work(pa.Table.from_pandas(rows, preserve_index=False)))
 
     if together is not None:
-        native = native.shuffle(on=list(together)) if together else native.repartition(npartitions=1)
+        native = (
+            native.shuffle(on=list(together), shuffle_method="tasks") if together else native.repartition(npartitions=1)
+        )
     return native.map_partitions(partition, meta=pandas_frame(schema.empty_table()))
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import narwhals as nw
 import pyarrow as pa
 
-from exporttools.analysis.frames import RUN_KEYS, Kind, collect, give, read
+from exporttools.analysis.frames import RUN_KEYS, Kind, collect, give, read, sort
 from exporttools.errors import ConfigError
 
 ROUNDING_CENTS = 0.5
@@ -105,7 +105,7 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     for place, name in enumerate(_FINDINGS):
         order = nw.when(nw.col("finding") == name).then(nw.lit(place).cast(nw.Int64)).otherwise(order)
     answer = answer.with_columns(place=order)
-    answer = answer.sort("place", "rank", *keys, descending=[False, True, *(False for _ in keys)], nulls_last=True)
+    answer = sort(answer, "place", "rank", *keys, descending=[False, True, *(False for _ in keys)])
     return give(answer.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding"))
 
 

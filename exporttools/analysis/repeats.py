@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, give, read
+from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, give, read, sort
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
@@ -124,7 +124,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
 
     answer = apply(source, [*keys, *source.has("name"), *needed], find, schema, together=keys)
     order = ["times", *keys, "first_step_index"]
-    return give(answer.sort(*order, descending=[True, *(False for _ in order[1:])], nulls_last=True))
+    return give(sort(answer, *order, descending=[True, *(False for _ in order[1:])]))
 
 
 _AMOUNTS = ("elapsed_ms", "cost_cents", "wasted_cost_cents", "wasted_duration_ms", "waiting_ms")
