@@ -17,7 +17,7 @@ from exporttools.inert import one_line
 _MEASURES = ("cost_cents", "tokens", "duration_ms")
 _STEP = {
     "step_index": Kind.WHOLE, "timestamp": Kind.TIME, "step_type": Kind.TEXT, "status": Kind.TEXT,
-    "cost_cents": Kind.NUMBER, "tokens": Kind.NUMBER, "duration_ms": Kind.NUMBER,
+    "cost_cents": Kind.NUMBER, "tokens": Kind.WHOLE, "duration_ms": Kind.NUMBER,
 }  # fmt: skip
 
 
@@ -63,7 +63,7 @@ def compare_runs(a: Any, b: Any) -> Any:
     for name in _MEASURES:
         of_a, of_b = joined[f"{name}_a"], joined[f"{name}_b"]
         columns |= {f"{name}_a": of_a, f"{name}_b": of_b}
-        columns[f"{name}_difference"] = pc.subtract(pc.fill_null(of_b, 0.0), pc.fill_null(of_a, 0.0))
+        columns[f"{name}_difference"] = pc.subtract(pc.fill_null(of_b, 0), pc.fill_null(of_a, 0))
     only_a, only_b = (pc.is_null(joined[f"step_index_{side}"]) for side in "ba")
     columns["change"] = pc.case_when(
         pc.make_struct(only_a, only_b, pc.not_equal(joined["status_a"], joined["status_b"])),
