@@ -23,7 +23,7 @@ MAX_ROWS = 5_000_000
 
 _SUMMED = ("cost_cents", "tokens", "steps", "duration_ms")
 _NEEDED = {"cost_cents": Kind.NUMBER, "tokens": Kind.NUMBER, "duration_ms": Kind.NUMBER}
-_PERIOD = "exporttools_period"
+_PERIOD, _RUN, _KNOWN = "exporttools_period", "exporttools_run", "exporttools_known"
 _DAY_US = 86_400_000_000
 _MONDAY_US = 4 * _DAY_US  # 1970-01-05
 
@@ -87,16 +87,29 @@ def _cost_by(data: Any, keys: Sequence[str]) -> Any:
 
 
 def _sums(frame: Frame, data: Any, keys: Sequence[str]) -> Any:
-    """Sums and counts by `keys`. Runs are counted by summing by run first, which every kind of frame can do."""
+    """Sums and counts by `keys`; runs within each tenant first, whose numbers then add up."""
     sums = [nw.col(name).sum() for name in ("cost_cents", "tokens", "duration_ms")]
+    sums.append(nw.len().alias("steps"))
     if not frame.has("run_id"):
-        return _typed(_grouped(data, keys, *sums, nw.len().alias("steps")))
-    run_keys = [name for name in frame.has(*RUN_KEYS) if name not in keys]
-    by_run = _grouped(data, [*keys, *run_keys], *sums, nw.len().alias("steps"))
-    by_run = by_run.with_columns(runs=nw.when(nw.col("run_id").is_null()).then(nw.lit(0)).otherwise(nw.lit(1)))
-    if run_keys:
-        by_run = _grouped(by_run, keys, *(nw.col(name).sum() for name in (*_SUMMED, "runs")))
-    return _typed(by_run)
+        return _typed(_grouped(data, keys, *sums))
+    data = data.with_columns(nw.col("run_id").alias(_RUN))  # `run_id` itself may be a key
+    within = [name for name in frame.has("tenant_id") if name not in keys]
+    if frame.implementation.is_dask():
+        # There Narwhals adds up the n_unique of partitions, and so counts a run twice that lies in two.
+        answer = _grouped(data, [*keys, *within, _RUN], *sums)
+        answer = answer.with_columns(runs=_one_if(~nw.col(_RUN).is_null()))
+    else:
+        counts = [nw.col(_RUN).n_unique().alias("runs"), nw.col(_RUN).count().alias(_KNOWN)]
+        answer = _grouped(data, [*keys, *within], *sums, *counts)
+        # Steps of no run make one value more.
+        answer = answer.with_columns(runs=nw.col("runs").cast(nw.Int64) - _one_if(nw.col(_KNOWN) < nw.col("steps")))
+        if not within:
+            return _typed(answer)
+    return _typed(_grouped(answer, keys, *(nw.col(name).sum() for name in (*_SUMMED, "runs"))))
+
+
+def _one_if(condition: Any) -> Any:
+    return nw.when(condition).then(nw.lit(1)).otherwise(nw.lit(0)).cast(nw.Int64)
 
 
 def _grouped(data: Any, keys: Sequence[str], *sums: Any) -> Any:
