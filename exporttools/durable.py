@@ -101,6 +101,36 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
         _publish(partial, path)
 
 
+@contextmanager
+def replaced_file(path: Path) -> Iterator[BinaryIO]:
+    """A file to write that takes the place of the one at `path`, if there is one: whole, or the old one stays.
+
+    For what can be made again, such as a report; what proves something is never replaced.
+
+    Raises
+    ------
+    OSError
+        What the file system says; what was at `path` is as it was.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as parent:
+    ...     target = Path(parent, "report.html")
+    ...     for text in (b"old", b"new"):
+    ...         with replaced_file(target) as file:
+    ...             written = file.write(text)
+    ...     target.read_text()
+    'new'
+    """
+    with _partial(path, lambda partial: partial.touch(exist_ok=False)) as partial:
+        with partial.open("r+b") as file:
+            yield file
+        _fsync(partial)
+        partial.replace(path)
+        _fsync(path.parent)
+
+
 class StagedFile:
     """A file that is being written and has no name yet.
 

@@ -18,6 +18,7 @@
     │   ├── DatasetUnreadable
     │   ├── DestinationConflict
     │   └── ExportInterrupted
+    ├── ReportError             a report whose notebook failed
     └── MissingExtra            an optional dependency that is not installed
 
 A message says what, where, what was expected, what was found and what to do next. No password of a URL
@@ -129,6 +130,10 @@ class DestinationConflict(ExportError):
 
 class ExportInterrupted(ExportError):
     """An export stopped before its end; what was committed is intact, and running it again resumes it."""
+
+
+class ReportError(ExportToolsError):
+    """The notebook behind a report failed. Names the cell and what it said; no report was written."""
 
 
 class MissingExtra(ExportToolsError, ImportError):

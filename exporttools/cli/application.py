@@ -85,17 +85,20 @@ def note(text: str) -> None:
     typer.echo(text, err=True)
 
 
-def open_store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
-    """The store that a command reads: the named database's, or else the embedded sample's, which is said."""
+def database_url(context: typer.Context, database: str | None) -> str:
+    """The database that a command reads: the one named, or else the embedded sample."""
     from exporttools.embedded import default_database_url
+
+    return database or context.obj["database"] or default_database_url()[0]
+
+
+def open_store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
+    """The store that a command reads; where no database is named, that is said."""
     from exporttools.store import ExportBundleStore
 
-    url = database or context.obj["database"]
-    if not url:
-        url, embedded = default_database_url()
-        if embedded:
-            note("reading the embedded sample, a made-up fleet; name yours by --database or EXPORTTOOLS_DATABASE_URL")
-    return ExportBundleStore(url, tenant_id=tenant or context.obj["tenant"])
+    if not (database or context.obj["database"]):
+        note("reading the embedded sample, a made-up fleet; name yours by --database or EXPORTTOOLS_DATABASE_URL")
+    return ExportBundleStore(database_url(context, database), tenant_id=tenant or context.obj["tenant"])
 
 
 def bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:

@@ -60,11 +60,11 @@ def _font_paths(families: tuple[str, ...], sans_serif: tuple[str, ...]) -> tuple
     return tuple(map(str, paths)) or (str(findfont(FontProperties())),)
 
 
-def count_text(steps: StepData) -> str:
+def count_text(count: int, total: int | None) -> str:
     """How many steps are drawn, and of how many where a limit cut them."""
-    if steps.total is not None:
-        return f"first {len(steps):,} of {steps.total:,} steps"
-    return f"{len(steps):,} step{'' if len(steps) == 1 else 's'}" if len(steps) else "no steps"
+    if total is not None:
+        return f"first {count:,} of {total:,} steps"
+    return f"{count:,} step{'' if count == 1 else 's'}" if count else "no steps"
 
 
 def amount_text(amount: float, unit: str) -> str:
@@ -77,6 +77,19 @@ def amount_text(amount: float, unit: str) -> str:
     """
     number = f"{amount:,.0f}" if unit == "tokens" else f"{amount:,.2f}" if amount >= 100 else f"{amount:.4g}"
     return f"{number} {unit}"
+
+
+def share_text(share: float) -> str:
+    """Say a share in percent that is never rounded to nothing or to all.
+
+    Examples
+    --------
+    >>> share_text(0.923), share_text(0.0004), share_text(1.0), share_text(0.9999)
+    ('92%', '<1%', '100%', '>99%')
+    """
+    if 0 < share < 0.01:
+        return "<1%"
+    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def number_text(value: float, _position: int | None = None) -> str:
@@ -93,26 +106,35 @@ def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str =
         How failed steps are drawn.
     """
     unit, amounts = steps.amount
-    facts = [count_text(steps)]
+    facts = [count_text(len(steps), steps.total)]
     if len(steps):
         count = int(steps.failed.sum())
         facts += [f"{count:,} failed" + (f" ({failed})" if failed else "")] if count else []
         facts += [duration_text((steps.end.max() - steps.start[0]) * DAY_US), amount_text(float(amounts.sum()), unit)]
         facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
-    above = 16.0 if steps.violation else 5.0
-    weight = "normal" if steps.total is None else "bold"
+    shown = title if title is not None else steps.title
+    write_lines(ax, facts, shown, cut=steps.total is not None, above=16.0 if steps.violation else 5.0)
+
+
+def write_lines(
+    ax: Axes, facts: Sequence[str], title: str | None, *, cut: bool, above: float = 5.0, until: Axes | None = None
+) -> None:
+    """Write one line of facts `above` points over `ax`, bold where a limit `cut` the data, and over it the title.
+
+    They are cut to the width of `ax`, or reach as far as the panel `until` at its right.
+    """
+    weight = "bold" if cut else "normal"
     lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
     line = ax.text(0, 1, "", transform=lifted, va="bottom", fontsize="small", weight=weight, usetex=False, gid="facts")
-    _fit(line, " · ".join(facts), ax)
-    shown = title if title is not None else steps.title
-    if shown:
+    _fit(line, " · ".join(facts), ax, until)
+    if title:
         heading = ax.set_title("", loc="left", pad=above + 14, fontsize="medium", weight="bold", usetex=False)
-        _fit(heading, shown, ax)
+        _fit(heading, title, ax, until)
 
 
-def _fit(artist: Text, text: str, ax: Axes) -> None:
-    """Give an artist the text, cut to the width of `ax`: a narrow one (of a grid) has room for fewer letters."""
-    room = ax.get_window_extent().width
+def _fit(artist: Text, text: str, ax: Axes, until: Axes | None) -> None:
+    """Give an artist the text, cut to the room there is: a narrow Axes (of a grid) has some for fewer letters."""
+    room = (until or ax).get_window_extent().x1 - ax.get_window_extent().x0
     letters = 200
     for _ in range(4):
         artist.set_text(label_text(text, letters))

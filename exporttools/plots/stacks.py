@@ -14,6 +14,7 @@ from exporttools.plots.captions import (
     mark_violation,
     new_axes,
     number_text,
+    share_text,
     write_empty,
     write_heading,
     write_nothing_spent,
@@ -114,19 +115,6 @@ def _draw_bands(ax: Axes, steps: StepData, time: PausedTime) -> None:
     )  # fmt: skip
     for text in legend.get_texts():
         text.set_usetex(False)
-
-
-def share_text(share: float) -> str:
-    """Say a share in percent that is never rounded to nothing or to all.
-
-    Examples
-    --------
-    >>> share_text(0.923), share_text(0.0004), share_text(1.0), share_text(0.9999)
-    ('92%', '<1%', '100%', '>99%')
-    """
-    if 0 < share < 0.01:
-        return "<1%"
-    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
 
 
 def _bands(steps: StepData, amounts: Floats) -> tuple[Indices, list[str], list[str]]:

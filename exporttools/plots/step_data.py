@@ -126,7 +126,7 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
         colors=colors,
         folded=folded,
         total=total,
-        title=_title(bundle),
+        title=bundle_title(bundle),
         violation=violation,
     )
 
@@ -239,7 +239,8 @@ def _fold(
     return lane_of[codes], kept, rank_of[kept].tolist()
 
 
-def _title(bundle: ExportBundle | None) -> str | None:
+def bundle_title(bundle: ExportBundle | None) -> str | None:
+    """What a bundle is about: its incident, else its run or trace."""
     if bundle is None:
         return None
     incident = bundle.incident

@@ -1,0 +1,205 @@
+"""What was spent in each hour, day or week, and by whom."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import pyarrow as pa
+from matplotlib.patches import Patch
+from matplotlib.ticker import FuncFormatter, MaxNLocator
+
+from exporttools import analysis
+from exporttools.lengths import parse_length
+from exporttools.plots.answers import (
+    check_keys,
+    check_limit,
+    collected,
+    fold,
+    group_names,
+    numbers,
+    plural,
+    read_source,
+    spent,
+)
+from exporttools.plots.captions import (
+    amount_text,
+    count_text,
+    label_text,
+    new_axes,
+    number_text,
+    share_text,
+    write_lines,
+)
+from exporttools.plots.step_data import OTHER_COLOR
+from exporttools.plots.time_axis import DAY_US, dates, duration_text, set_time_axis
+
+if TYPE_CHECKING:
+    import matplotlib.axes
+    from matplotlib.axes import Axes
+    from numpy.typing import NDArray
+
+    from exporttools.plots.step_data import Floats
+
+_MAX_BARS = 200
+
+# From dark to light, so that neighbours in a stack differ in grey as well, and hatched by turns.
+_LOOKS = (
+    ("#332288", ""), ("#0072B2", ""), ("#D55E00", ""), ("#44AA99", ""), ("#E69F00", ""), ("#F0E442", ""),
+    ("#882255", "///"), ("#009E73", "///"), ("#CC79A7", "///"), ("#56B4E9", "///"),
+)  # fmt: skip
+_OTHER_HATCH = "...."
+
+
+def cost_over_time(
+    data: Any,
+    every: str = "1d",
+    by: str | None = None,
+    *,
+    limit: int = 6,
+    title: str | None = None,
+    ax: Axes | None = None,
+) -> matplotlib.axes.Axes:
+    """Draw what was spent in each period of time, split by group.
+
+    Parameters
+    ----------
+    data : ExportBundle, SnapshotTable of TraceStepSnapshot, or frame
+        A frame is anything that Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark) with ``timestamp`` (with
+        a time zone), ``cost_cents`` (US cents), ``tokens`` and ``duration_ms``; and `by`.
+    every : str
+        The periods' length, such as ``"15min"``, ``"1h"``, ``"1d"``, ``"1w"``; in UTC.
+    by : str, optional
+        What to split each period by, such as ``"agent_id"``; the group that spent most is at the bottom.
+    limit : int
+        How many groups at most; what is beyond is folded into "other".
+    title : str, optional
+        Else a bundle's incident or run.
+    ax : matplotlib.axes.Axes, optional
+        Where to draw; else a new figure.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        In US cents per period over UTC; in tokens where nothing has a cost, which the plot then says.
+
+    Raises
+    ------
+    ConfigError
+        A column is missing or of another kind, `every` or `limit` is none, or there would be too many periods.
+    InconsistentData
+        A period's cost is below 0 or infinite.
+
+    Notes
+    -----
+    A step counts for the period in which it started. More than 200 periods are drawn as filled steps instead of bars.
+
+    Examples
+    --------
+    >>> import polars as pl, datetime as dt
+    >>> days = [dt.datetime(2026, 10, day, 9, tzinfo=dt.UTC) for day in (5, 5, 7)]
+    >>> steps = pl.DataFrame({"timestamp": days, "cost_cents": [1.0, 2.0, 4.0], "tokens": [5, 5, 9], "duration_ms": [1.0, 1.0, 1.0]})
+    >>> cost_over_time(steps).get_ylabel()
+    'US cents per 1 d'
+    """
+    check_limit(limit)
+    check_keys("by", [] if by is None else [by])
+    source = read_source(data)
+    length_us = parse_length("every", every).total_seconds() * 1e6
+    table = collected(analysis.cost_over_time(source.frame, every, by), "costs")
+    unit, amounts = spent(table)
+    ax = new_axes(4.2) if ax is None else ax
+    steps = numbers(table, "steps")
+    facts = [count_text(int(steps.sum()), source.total)]
+    if len(table):
+        start_us, period = np.unique(table["period_start"].cast(pa.int64()).to_numpy(), return_inverse=True)
+        used = np.bincount(period, steps) > 0
+        facts += [
+            f"total {amount_text(float(amounts.sum()), unit)}",
+            f"{plural(len(start_us), 'period')} of {duration_text(length_us)}",
+        ]
+        facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
+        set_time_axis([ax], dates(start_us[used]), dates(start_us[used]) + length_us / DAY_US)
+        stacks, names, groups, folded = _stacks(table, by, amounts, period, limit)
+        _draw(ax, dates(start_us), length_us / DAY_US, stacks, folded)
+        if by is not None:
+            facts.append(plural(groups, "group"))
+            _legend(ax, by, stacks, names, unit, folded)
+    else:
+        ax.set(xticks=[], yticks=[], xlabel="time (UTC)")
+        ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+    ax.set_ylabel(f"{unit} per {duration_text(length_us)}", fontsize="small")
+    write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
+    return ax
+
+
+def _stacks(
+    table: pa.Table, by: str | None, amounts: Floats, period: NDArray[Any], limit: int
+) -> tuple[Floats, list[str], int, bool]:
+    """Amounts of shape (groups drawn, periods), the greatest group first; the groups' names; how many there were; whether the last are
+    several, folded.
+    """
+    if by is None:
+        return np.asarray(np.bincount(period, amounts), np.float64)[None, :], [""], 1, False
+    # Every period has every group, in the same order (the analysis fills them).
+    groups = int(np.count_nonzero(period == 0))
+    by_group = amounts.reshape(-1, groups).T
+    names = group_names(table.slice(0, groups), [by])
+    shown, folded = fold(by_group.sum(axis=1), limit)
+    stacks, kept = by_group[shown], [names[row] for row in shown]
+    if not len(folded):
+        return stacks, kept, groups, False
+    rest = by_group[folded].sum(axis=0)
+    return np.vstack([stacks, rest]), [*kept, f"other ({len(folded):,})"], groups, True
+
+
+def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, folded: bool) -> None:
+    lower = np.zeros(len(starts))
+    for row, amounts in enumerate(stacks):
+        look: dict[str, Any] = {
+            **_look(row, len(stacks), folded=folded and row == len(stacks) - 1),
+            "linewidth": 0.4,
+            "gid": f"stack {row}",
+        }
+        upper = lower + amounts
+        if len(starts) <= _MAX_BARS:
+            # Bars of no height would still show their edge.
+            some = amounts > 0
+            ax.bar(starts[some], amounts[some], 0.9 * width, lower[some], align="edge", **look)
+        else:
+            times = np.r_[starts, starts[-1] + width]
+            ax.fill_between(times, np.r_[lower, 0.0], np.r_[upper, 0.0], step="post", **look)
+        lower = upper
+    ax.set_ylim(0, (lower.max(initial=0.0) or 1.0) * 1.08)
+    ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
+    ax.yaxis.set_major_formatter(FuncFormatter(number_text))
+    ax.tick_params(axis="y", labelsize="small")
+    ax.grid(axis="y", color="0.5", alpha=0.25, linewidth=0.6)
+    ax.set_axisbelow(True)
+
+
+def _look(row: int, rows: int, *, folded: bool = False) -> dict[str, Any]:
+    """Face and hatch of a stack: dark at the bottom, light at the top."""
+    if folded:
+        return {"facecolor": OTHER_COLOR, "hatch": _OTHER_HATCH, "edgecolor": "white"}
+    if rows == 1:
+        return {"facecolor": _LOOKS[1][0], "edgecolor": "white"}
+    color, hatch = _LOOKS[row % len(_LOOKS)]
+    return {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
+
+
+def _legend(ax: Axes, by: str, stacks: Floats, names: list[str], unit: str, folded: bool) -> None:
+    total = float(stacks.sum())
+    handles = []
+    for row, (name, amounts) in enumerate(zip(names, stacks, strict=True)):
+        spent_here = float(amounts.sum())
+        share = f" · {share_text(spent_here / total)}" if total else ""
+        label = f"{label_text(name, 28)}\n{amount_text(spent_here, unit)}{share}"
+        look = _look(row, len(stacks), folded=folded and row == len(stacks) - 1)
+        handles.append(Patch(label=label, linewidth=0.4, **look))
+    legend = ax.legend(
+        handles=handles[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False,
+        fontsize="small", title=label_text(by, 28), alignment="left", title_fontproperties={"weight": "bold"},
+    )  # fmt: skip
+    for text in (*legend.get_texts(), legend.get_title()):
+        text.set_usetex(False)
