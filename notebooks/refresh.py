@@ -22,8 +22,13 @@ def refresh(path: Path) -> None:
     with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
         resources = {"metadata": {"path": directory}}
         NotebookClient(notebook, kernel_name="python3", resources=resources, config=kernel_config()).execute()
+        here = os.path.realpath(directory)
     for cell in notebook.cells:
         cell.metadata.pop("execution", None)  # when it ran, to the microsecond
+        for output in cell.get("outputs", []):
+            for kind in ("text/plain", "text/html"):
+                if kind in output.get("data", {}):
+                    output["data"][kind] = output["data"][kind].replace(f"{here}/", "")
     notebook.metadata.pop("language_info", None)  # which Python ran it
     nbformat.write(notebook, path)
 
