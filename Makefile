@@ -1,12 +1,12 @@
 # Needs Python 3.11 or newer, pip and make; makes .venv and installs into it, nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help demo test check lab bench notebooks clean
+.PHONY: help demo test test-browser check lab bench notebooks clean
 
 PYTHON ?= python3
 BIN := .venv/bin
 
 help: ## Say what there is to make
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-10s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-13s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 .venv/.lab: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -24,6 +24,13 @@ demo: .venv/.lab ## Take an incident of the embedded sample from database to pro
 test: .venv/.dev ## Run all tests, on real SQLite and PostgreSQL
 	$(BIN)/python -m pytest
 
+# As root, Debian's chromium is installed where there is none; else, or where that fails, the tests skip and say so.
+test-browser: .venv/.dev ## Open reports and JupyterLab in a real browser; needs chromium
+	@command -v chromium >/dev/null || { [ "$$(id -u)" = 0 ] && command -v apt-get >/dev/null \
+	  && apt-get update -qq && DEBIAN_FRONTEND=noninteractive apt-get install -y -qq chromium >/dev/null; } \
+	  || echo "SKIPPED: no chromium, and it could not be installed"
+	$(BIN)/python -m pytest tests/browser
+
 check: .venv/.dev ## Lint, type-check, and hold the floors apart
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
@@ -37,6 +44,7 @@ bench: .venv/.dev ## Measure against peers, side by side; prints ratios
 	$(BIN)/python benchmarks/bench_reads.py
 	$(BIN)/python benchmarks/bench_verify.py
 	$(BIN)/python benchmarks/bench_export.py
+	$(BIN)/python benchmarks/bench_analysis.py
 
 notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs
 	$(BIN)/python notebooks/refresh.py
