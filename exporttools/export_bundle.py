@@ -6,7 +6,7 @@ Immutable, and whole: parts that do not belong together make none. No database, 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, TypeVar
 
 import pyarrow as pa
@@ -14,6 +14,7 @@ import pyarrow as pa
 from exporttools.errors import ConfigError
 from exporttools.hashing import combined_digest
 from exporttools.inert import html_text, one_line
+from exporttools.inline_timeline import timeline_svg
 from exporttools.row_totals import RowTotals, first_step_back
 from exporttools.schema import Record
 from exporttools.snapshot_table import SnapshotTable, SnapshotType
@@ -262,18 +263,66 @@ class ExportBundle:
         return f"<ExportBundle {of}: {self.steps.describe()}{missing}{redacted}>"
 
     def _repr_html_(self) -> str:
-        parts = "".join(
-            f"<h4 style='margin:0.4em 0'>{part}</h4>{table[0]._repr_html_()}"
-            for part, table in self._tables.items()
-            if part != "steps" and len(table)
+        trace = self.trace
+        at = None if trace is None else trace.violation_step_index
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html_text(value, 300)}</td></tr>"
+            for name, value in self._facts()
         )
-        missing = f"<p>missing: {', '.join(self.missing)}</p>" if self.missing else ""
-        redacted = f"<p>redacted: {html_text(', '.join(self.redacted), 600)}</p>" if self.redacted else ""
-        others = f"<p>one of the run's {self.trace_count} traces</p>" if self.trace_count > 1 else ""
+        shown = self.steps[:_STEPS_SHOWN]
+        more = f" (the first {len(shown)})" if len(self.steps) > len(shown) else ""
+        steps = f"<details><summary>steps{more}</summary>{shown._repr_html_()}</details>" if len(shown) else ""
         return (
-            f"<h3 style='margin:0.4em 0'>{html_text(self.name, 120)}</h3>{parts}{others}{missing}{redacted}"
-            f"<h4 style='margin:0.4em 0'>steps</h4>{self.steps._repr_html_()}"
+            f"<h3 style='margin:0.4em 0'>{html_text(self._headline, 200)}</h3><table>{facts}</table>"
+            f"{timeline_svg(self.steps.to_arrow(), at)}{steps}"
         )
+
+    @property
+    def _headline(self) -> str:
+        incident = self.incident
+        if incident is None:
+            kind = "Run" if self.run is not None else "Trace" if self.trace is not None else ""
+            return f"{kind} {self.name}" if kind else self.name
+        said = [
+            text for text in (incident.violation_type, incident.severity and f"{incident.severity} severity") if text
+        ]
+        return f"Incident {self.name}" + (f": {', '.join(said)}" if said else "")
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """What people want to know first, as names and texts; NULL is left out."""
+        incident, run, trace = self.incident, self.run, self.trace
+        if self.tenant_id is not None:
+            yield "tenant", self.tenant_id
+        if incident is not None:
+            yield "recorded", f"{incident.created_at:{_TIME}} UTC"
+            if policy := " ".join(
+                filter(None, (incident.policy_name, incident.policy_id and f"({incident.policy_id})"))
+            ):
+                yield "policy", policy
+        if run is not None:
+            yield "run", f"{run.run_id}" + (f" of {run.agent_id}" if run.agent_id else "")
+            if run.goal:
+                yield "goal", run.goal
+            began, ended = (f"{at:{_TIME}}" if at else "not recorded" for at in (run.started_at, run.completed_at))
+            yield (
+                "from, to (UTC)",
+                f"{began}, {ended}" + (f": {run.termination_reason}" if run.termination_reason else ""),
+            )
+            if run.total_cost_cents is not None:
+                yield "recorded cost", f"{run.total_cost_cents:,} US cents"
+        if trace is not None:
+            others = f", one of the run's {self.trace_count}" if self.trace_count > 1 else ""
+            at = "" if trace.violation_step_index is None else f"; violation at step {trace.violation_step_index:,}"
+            yield "trace", f"{trace.trace_id}{others}{at}"
+            yield "steps", f"{self.steps.describe()}, {self.totals['errors']:,} failed"
+        if self.missing:
+            yield "missing", ", ".join(self.missing)
+        if self.redacted:
+            yield "redacted", ", ".join(self.redacted)
+
+
+_STEPS_SHOWN = 5
+_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def _at_most_one(snapshot_type: type[S], part: S | SnapshotTable[S] | None) -> SnapshotTable[S]:

@@ -157,7 +157,7 @@ def test_what_is_missing_is_said(parts: dict[str, Any], missing: tuple[str, ...]
     assert bundle.name == name
     assert bundle.tenant_id == (None if len(missing) == 4 else "acme")
     assert (f", missing {', '.join(missing)}>" in repr(bundle)) == bool(missing)
-    assert (f"<p>missing: {', '.join(missing)}</p>" in bundle._repr_html_()) == bool(missing)
+    assert (f"missing{', '.join(missing)}" in Tags(bundle._repr_html_()).text) == bool(missing)
     assert [part for part, table in bundle.tables.items() if not len(table)] == list(missing)
 
 
@@ -165,8 +165,8 @@ def test_parts_are_as_they_were_given() -> None:
     bundle = bundle_of(trace_count=3)
     assert (bundle.incident, bundle.run, bundle.trace) == (INCIDENT, RUN, TRACE)
     assert (bundle.trace_count, bundle.source, len(bundle.steps)) == (3, SOURCE, 3)
-    assert "one of the run's 3 traces" in bundle._repr_html_()
-    assert "traces" not in bundle_of()._repr_html_()
+    assert "one of the run's 3" in Tags(bundle._repr_html_()).text
+    assert "one of" not in bundle_of()._repr_html_()
     assert (bundle_of().trace_count, bundle_of(trace=None, steps=None).trace_count) == (1, 0)
     tables = {part: SnapshotTable.from_records(type(record), [record]) for part, record in
               (("incident", INCIDENT), ("run", RUN), ("trace", TRACE))}  # fmt: skip
@@ -391,7 +391,7 @@ def test_a_bundle_says_what_is_redacted() -> None:
         "<ExportBundle 'i1' of 'acme': 3 steps · 303 tokens · 1.5 US cents · 2,700.75 ms, "
         "redacted runs.goal, trace_steps.content_hash>"
     )
-    assert "<p>redacted: runs.goal, trace_steps.content_hash</p>" in told._repr_html_()
+    assert "redactedruns.goal, trace_steps.content_hash" in Tags(told._repr_html_()).text
     assert "redacted" not in repr(untold) + untold._repr_html_()
 
 
@@ -541,13 +541,13 @@ def test_a_hostile_bundle_is_inert() -> None:
         with_extra(steps_of(a_step(0, step_type=HOSTILE)), **{HOSTILE: pa.array([HOSTILE])}),
     )
     seen = Tags(bundle._repr_html_())
-    assert seen.tags <= {"h3", "h4", "table", "thead", "tbody", "tr", "th", "td", "p", "i"}
-    assert seen.attributes == {"style"}
+    table = {"table", "thead", "tbody", "tr", "th", "td", "p", "i"}
+    assert seen.tags <= {"h3", *table, "details", "summary", "svg", "text", "rect", "line", "title"}
+    assert not {name for name in seen.attributes if name.startswith("on") or name in ("href", "src", "id")}
     assert "<script>alert('x')" in seen.text
     shown = bundle.redact(HOSTILE)
     assert shown.redacted == (f"trace_steps.{HOSTILE}",)
-    assert Tags(shown._repr_html_()).attributes == {"style"}
-    assert "redacted: trace_steps.<script>alert('x')" in Tags(shown._repr_html_()).text
+    assert "redactedtrace_steps.<script>alert('x')" in Tags(shown._repr_html_()).text
     for text in (bundle._repr_html_(), repr(bundle), shown._repr_html_(), repr(shown)):
         assert not {"\x1b", "\u202e", "\n"} & set(text)
         assert len(text) < 12_000
