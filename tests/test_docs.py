@@ -10,8 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from typer.testing import CliRunner
 
 from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
+
+from exporttools.cli import app
 
 from .databases import create_native, one_of_each
 
@@ -44,6 +47,27 @@ def test_the_layout_of_ones_own() -> None:
     names: dict[str, Any] = {}
     exec(_code("docs/layouts.md")[0].replace("postgresql://...", "postgresql://h/d"), names)
     assert "layout mine" in repr(names["store"])
+
+
+def test_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import matplotlib.pyplot as plt
+
+    monkeypatch.chdir(tmp_path)
+    names: dict[str, Any] = {}
+    for code in _code("docs/analysis.md"):
+        exec(code, names)
+    plt.close("all")
+    said = re.search(r"^# (2 of 300 runs .*)$", "\n".join(_code("docs/analysis.md")), re.MULTILINE)
+    assert said is not None
+    assert names["reconciliation_verdict"](names["reconciled"]) == said[1]
+    reason = names["changes"]["reason"][0].as_py()
+    assert f'changes["reason"][0]  # {reason}\n' in "\n".join(_code("docs/analysis.md"))
+    page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
+    commands = re.findall(r"^    exporttools (.+)$", page, re.MULTILINE)
+    assert len(commands) == 5
+    for command in commands:
+        result = CliRunner().invoke(app, command.split())
+        assert (result.exit_code, len(result.stdout) > 100) == (0, True)
 
 
 def test_the_readme(
