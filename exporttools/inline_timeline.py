@@ -19,6 +19,7 @@ _LANES = 6
 _BINS = 200
 _LEFT, _WIDTH, _LANE, _FOOT = 130, 640, 17, 20
 _VIOLATION = "#C8102E"
+_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 
 
 def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> str:
@@ -58,8 +59,9 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
         mine = lane == number
         y = number * _LANE
         parts.append(f"<text x='{_LEFT - 6}' y='{y + 12}' text-anchor='end'>{html_text(name, 20)}</text>")
-        parts += [_bar(a, b, y + 5, 9, 0.55) for a, b in _stretches(first[mine], last[mine])]
-        parts += [_bar(a, b, y + 1, 3, 1.0) for a, b in _stretches(first[mine & failed], first[mine & failed] + 1)]
+        parts.append(_bars(_stretches(first[mine], last[mine]), y + 5, 9, 0.55))
+        if failed[mine].any():
+            parts.append(_bars(_stretches(first[mine & failed], first[mine & failed] + 1), y + 1, 3, 1.0))
     height = len(names) * _LANE
     at = (
         -1
@@ -73,11 +75,14 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
             f"<title>violation: step {violation_step_index:,}</title></line>"
         )
     ends = (begin_us, int(min(begin_us + span_us, 253_402_300_799_999_999)))
-    low, high = (dt.datetime.fromtimestamp(us // 1_000_000, dt.UTC) for us in ends)
-    far = "%Y-%m-%d %H:%M:%S"
-    until = high.strftime("%H:%M:%S" if low.date() == high.date() else far)
-    said = f"{int(failed.sum()):,} of {len(steps):,} steps failed" + (" (ticks)" if failed.any() else "")
-    parts.append(f"<text x='{_LEFT}' y='{height + 14}'>{low.strftime(far)} UTC</text>")
+    low, high = (_EPOCH + dt.timedelta(microseconds=us) for us in ends)
+    precision = "milliseconds" if span_us < 10_000_000 else "seconds"
+    until = high.isoformat(" ", precision)[:-6]
+    until = until[11:] if low.date() == high.date() else until
+    said = f"{int(failed.sum()):,} of {len(steps):,} step{'' if len(steps) == 1 else 's'} failed" + (
+        " (ticks)" if failed.any() else ""
+    )
+    parts.append(f"<text x='{_LEFT}' y='{height + 14}'>{low.isoformat(' ', precision)[:-6]} UTC</text>")
     parts.append(f"<text x='{_LEFT + _WIDTH / 2}' y='{height + 14}' text-anchor='middle'>{said}</text>")
     parts.append(f"<text x='{_LEFT + _WIDTH}' y='{height + 14}' text-anchor='end'>{until}</text>")
     return (
@@ -112,6 +117,10 @@ def _x(place: float) -> str:
     return f"{_LEFT + place / _BINS * _WIDTH:.1f}"
 
 
-def _bar(first: int, last: int, y: int, height: int, opacity: float) -> str:
-    width = (last - first) / _BINS * _WIDTH
-    return f"<rect x='{_x(first)}' y='{y}' width='{max(width, 1.2):.1f}' height='{height}' fill-opacity='{opacity}'/>"
+def _bars(stretches: list[tuple[int, int]], y: int, height: int, opacity: float) -> str:
+    """All bars of a lane as one path."""
+    drawn = "".join(
+        f"M{_x(first)} {y}h{max((last - first) / _BINS * _WIDTH, 1.2):.1f}v{height}H{_x(first)}z"
+        for first, last in stretches
+    )
+    return f"<path d='{drawn}' fill-opacity='{opacity}'/>"

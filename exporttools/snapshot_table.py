@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 HTML_ROWS = 10
 """How many rows a notebook shows of a table."""
 
+_LEFT_ALIGNED = (ARROW_TYPES["string"], ARROW_TYPES["timestamp"])
+
 
 class SnapshotType(Protocol):
     """What a snapshot class must have: its record's columns."""
@@ -250,12 +252,21 @@ class SnapshotTable(_Base[T_co]):
         return " · ".join([counted, *totals])
 
     def _repr_html_(self) -> str:
-        head = "".join(f"<th style='text-align:left'>{html_text(name, 60)}</th>" for name in self.schema.names)
         shown = self._table.slice(0, HTML_ROWS)
-        columns = [python_values(column) for column in shown.columns]
+        sides = ["left" if field.type in _LEFT_ALIGNED else "right" for field in self.schema]
+        units = [(field.metadata or {}).get(b"unit", b"").decode() for field in self.schema]
+        head = "".join(
+            f"<th style='text-align:{side}'>{html_text(name, 60)}{f' <i>({html_text(unit, 30)})</i>' if unit else ''}</th>"
+            for name, unit, side in zip(self.schema.names, units, sides, strict=True)
+        )
         body = "".join(
-            "<tr>" + "".join(f"<td style='text-align:left'>{html_value(value)}</td>" for value in row) + "</tr>"
-            for row in zip(*columns, strict=True)
+            "<tr>"
+            + "".join(
+                f"<td style='text-align:{side}'>{html_value(value)}</td>"
+                for value, side in zip(row, sides, strict=True)
+            )
+            + "</tr>"
+            for row in zip(*(python_values(column) for column in shown.columns), strict=True)
         )
         more = f" · the first {HTML_ROWS} shown" if len(self) > HTML_ROWS else ""
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html_text(self.describe())}{more}</p>"

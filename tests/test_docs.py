@@ -13,7 +13,6 @@ import pytest
 from typer.testing import CliRunner
 
 from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
-
 from exporttools.cli import app
 
 from .databases import create_native, one_of_each
@@ -49,6 +48,7 @@ def test_the_layout_of_ones_own() -> None:
     assert "layout mine" in repr(names["store"])
 
 
+@pytest.mark.filterwarnings("ignore:EXPORTTOOLS_DATABASE_URL is not set")
 def test_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import matplotlib.pyplot as plt
 

@@ -295,7 +295,7 @@ def test_extra_columns_ride_along(steps: SnapshotTable[TraceStepSnapshot]) -> No
     assert more[1:3].extra_columns == more.extra_columns
     assert str(more.to_pandas()["parent_step_index"].dtype) == "Int64"
     assert more.to_arrow().schema.field("model").metadata == {b"doc": b"the model that was called"}
-    assert "<th style='text-align:left'>weight</th>" in more._repr_html_()
+    assert "<th style='text-align:right'>weight</th>" in more._repr_html_()
 
 
 def test_columns_come_in_the_records_order(steps: SnapshotTable[TraceStepSnapshot]) -> None:
