@@ -18,7 +18,7 @@
     │   ├── DatasetUnreadable
     │   ├── DestinationConflict
     │   └── ExportInterrupted
-    ├── ReportError             a report whose notebook failed
+    ├── ReportError             a report that could not be made
     └── MissingExtra            an optional dependency that is not installed
 
 A message says what, where, what was expected, what was found and what to do next. No password of a URL
@@ -133,7 +133,7 @@ class ExportInterrupted(ExportError):
 
 
 class ReportError(ExportToolsError):
-    """The notebook behind a report failed. Names the cell and what it said; no report was written."""
+    """A report could not be made: its notebook failed (names the cell and what it said), or its file could not be written."""
 
 
 class MissingExtra(ExportToolsError, ImportError):

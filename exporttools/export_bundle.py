@@ -269,9 +269,7 @@ class ExportBundle:
             f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html_text(value, 300)}</td></tr>"
             for name, value in self._facts()
         )
-        shown = self.steps[:_STEPS_SHOWN]
-        more = f" (the first {len(shown)})" if len(self.steps) > len(shown) else ""
-        steps = f"<details><summary>steps{more}</summary>{shown._repr_html_()}</details>" if len(shown) else ""
+        steps = f"<details><summary>steps</summary>{self.steps._repr_html_()}</details>" if len(self.steps) else ""
         return (
             f"<h3 style='margin:0.4em 0'>{html_text(self._headline, 200)}</h3><table>{facts}</table>"
             f"{timeline_svg(self.steps.to_arrow(), at)}{steps}"
@@ -321,7 +319,6 @@ class ExportBundle:
             yield "redacted", ", ".join(self.redacted)
 
 
-_STEPS_SHOWN = 5
 _TIME = "%Y-%m-%d %H:%M:%S"
 
 

@@ -29,7 +29,10 @@ def call(*arguments: str) -> Result:
 def test_help_names_every_command() -> None:
     result = call("--help")
     assert result.exit_code == 0
-    for command in ("demo", "sample", "incidents", "show", "bundle", "verify", "keygen", "lab"):
+    for command in (
+        *("demo", "sample", "incidents", "show", "cost", "anomalies", "compare", "bundle", "verify", "keygen"),
+        *("export", "dataset", "report", "lab"),
+    ):
         assert f"  {command} " in result.stdout
         assert call(command, "--help").exit_code == 0
     assert call("--version").stdout == "exporttools 0.1.0\n"
@@ -239,7 +242,7 @@ def test_demo_takes_an_incident_from_database_to_proof(tmp_path: Path) -> None:
         notebook = json.loads((tmp_path / name / "investigate_incident.ipynb").read_text())
         assert (
             sum("image/png" in output.get("data", {}) for c in notebook["cells"] for output in c.get("outputs", []))
-            == 2
+            == 4
         )
 
 

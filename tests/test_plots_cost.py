@@ -190,7 +190,7 @@ def test_anomalies_are_marked_and_the_worst_named(store: ExportBundleStore) -> N
     assert ax.get_yticklabels()[0].get_text() == "ops-responder · tool_call"
     marked = sum(len(points.get_offsets()) for points in ax.collections if points.get_gid() == "unusual")
     assert marked == sum(z is not None for z in found["z"].to_pylist())
-    assert [text.get_text() for text in ax.texts if text.get_gid() == "run"][0] == "run-0000-269"
+    assert next(text.get_text() for text in ax.texts if text.get_gid() == "run") == "run-0000-269"
     assert ax.get_xscale() == "log"
     assert "groups not shown" in said(ax)
     with pytest.raises(ConfigError, match="measure is 'weight'; the baseline has cost_cents, tokens, duration_ms"):

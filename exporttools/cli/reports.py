@@ -44,6 +44,7 @@ def report(
 
     The pages have no script, need no network, and say at their foot how to check them. A page that is there is replaced.
     """
+    from exporttools.export_bundle import ExportBundle
     from exporttools.report import write_report, write_reports
 
     period = since is not None or until is not None
@@ -52,25 +53,23 @@ def report(
         raise typer.Exit(FAILED)
     store = open_store(context, database, tenant)
     url = database_url(context, database)
+    progress = sys.stderr.isatty()
     if identifier is not None:
-        bundle = store.get_export_bundle(identifier)
-        if bundle is None:
+        incident = store.get_incident(identifier)
+        if incident is None:
             note(f"no incident has the id {one_line(repr(identifier))}")
             raise typer.Exit(NO)
-        path = output or Path(f"{bundle.file_name}.html")
-        typer.echo(write_report(identifier, path, database_url=url, tenant_id=bundle.tenant_id))
+        path = output or Path(f"{ExportBundle(incident).file_name}.html")
+        write_report(identifier, path, database_url=url, tenant_id=incident.tenant_id, progress=progress)
+        typer.echo(path)
         return
-    from tqdm import tqdm
-
     found = store.list_incidents(since=parse_time(since), until=parse_time(until))
     directory = output or Path("reports")
-    failed = 0
-    made = write_reports(found, directory, database_url=url)
-    for outcome in tqdm(made, total=len(found), unit="report", disable=not sys.stderr.isatty()):
-        if outcome.path is None:
-            failed += 1
-            note(f"{one_line(outcome.incident.id, 80)}: {outcome.verdict}")
+    outcomes = write_reports(found, directory, database_url=url, progress=progress)
+    failed = [outcome for outcome in outcomes if outcome.path is None]
+    for outcome in failed:
+        note(f"{one_line(outcome.incident.id, 80)}: {outcome.verdict}")
     typer.echo(directory / "index.html")
     if failed:
-        note(f"{failed:,} of {len(found):,} incidents have no report")
+        note(f"{len(failed):,} of {len(outcomes):,} incidents have no report")
         raise typer.Exit(NO)
