@@ -244,7 +244,7 @@ def test_periods_add_up_to_the_whole(ledger: pa.Table) -> None:
     [
         ("1 day", None, "every is '1 day'; accepted are such as '30min', '6h', '1d' and '1w'"),
         ("0d", None, "every is '0d'; expected more than nothing"),
-        ("1d", "period_start", "by is 'period_start', the column of the periods; name another"),
+        ("1d", "period_start", "by has 'period_start', which the answer has besides"),
         ("1min", None, "every is '1min': 4,204,801 periods"),
     ],
 )
@@ -613,6 +613,50 @@ def test_a_column_of_another_kind_is_refused(kind: FrameKind) -> None:
     if kind.name != "pandas":  # whose lists are objects like any other
         with pytest.raises(ConfigError, match="steps: column 'tags' is List.*; expected values to group by"):
             cost_by(kind.make(lists), "tags")
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (
+            lambda f: cost_by(f, "tokens"),
+            "keys has 'tokens', which the answer has besides; rename that column to group by",
+        ),
+        (lambda f: cost_by(f, ["agent_id"]), r"keys has \['agent_id'\]; expected names of columns"),
+        (lambda f: cost_over_time(f, by="steps"), "by has 'steps', which the answer has besides"),
+        (lambda f: baseline(f, by=["count"]), "by has 'count', which the answer has besides"),
+        (lambda f: run_profiles(f, by=["cost_cents"]), "by has 'cost_cents', which the answer has besides"),
+        (lambda f: anomalies(f, baseline(f), "high"), "threshold is 'high'; expected a number above 0"),
+        (lambda f: cost_by(f, "cost"), "steps: no column cost; found tenant_id, "),
+    ],
+)
+def test_keys_that_cannot_be(call: Callable[[Any], Any], message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        call(frame(step()))
+
+
+@local_kinds
+def test_steps_without_a_place_are_refused(kind: FrameKind) -> None:
+    table = with_column(frame(step(), step(1)), "timestamp", pa.array([NOON, None], pa.timestamp("us", "UTC")))
+    message = "steps: column 'timestamp' is NULL in 1 of 2 rows; a step without it has no place in its trace"
+    for call in (repeated_calls, lambda f: compare_runs(f, f)):
+        if kind.name == "polars-lazy" and call is repeated_calls:
+            with pytest.raises(Exception, match=message):  # Polars' own, around ours, when it is collected
+                call(kind.make(table)).collect()
+            continue
+        with pytest.raises(ConfigError, match=message):
+            call(kind.make(table))
+
+
+def test_a_frame_that_narwhals_cannot_read() -> None:
+    twice = pd.DataFrame([[1, 2]], columns=["a", "a"])
+    with pytest.raises(ConfigError, match="steps: the frame cannot be read: "):
+        cost_by(twice, "a")
+
+
+def test_names_that_one_side_lacks_tell_nothing_apart(ledger: pa.Table, bundles: dict[int, ExportBundle]) -> None:
+    found = what_changed(bundles[4], ledger.drop_columns(["name", "model"])).to_pylist()
+    assert (found[0]["cause"], found[0]["step_type"], found[0]["name"]) == ("slower calls", "tool_call", None)
 
 
 def test_what_is_no_frame_is_refused_and_what_is_cut_is_said() -> None:

@@ -12,7 +12,18 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from exporttools.analysis.frames import TRACE_KEYS, Frame, Kind, apply, arrow_schema, collect, give, read, sort
+from exporttools.analysis.frames import (
+    TRACE_KEYS,
+    Frame,
+    Kind,
+    apply,
+    arrow_schema,
+    collect,
+    give,
+    read,
+    require_keys,
+    sort,
+)
 from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
 from exporttools.inert import one_line
@@ -75,7 +86,8 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
     >>> baseline(steps, measures=["tokens"]).select("count", "tokens_median", "tokens_mad", "tokens_max").rows()
     [(5, 3.0, 1.0, 100.0)]
     """
-    by, measures = _listed("by", by), _listed("measures", measures)
+    measures = _listed("measures", measures)
+    by = require_keys("by", _listed("by", by), ("count", *measures))
     source = read(frame, dict.fromkeys(by, Kind.KEY) | dict.fromkeys(measures, Kind.NUMBER))
     schema = pa.schema(
         [
@@ -182,7 +194,7 @@ def anomalies(frame: Any, baseline: Any, threshold: float = THRESHOLD, *, at_lea
     >>> found.select("step_index", "reason").rows()
     [(39, '48,000 ms, 475 times the usual 101 ms of a · tool_call')]
     """
-    if not threshold > 0:
+    if not isinstance(threshold, (int, float)) or not threshold > 0:
         raise ConfigError(f"threshold is {one_line(repr(threshold), 60)}; expected a number above 0")
     known = _Baseline.read(baseline)
     needed = dict.fromkeys(known.by, Kind.KEY) | dict.fromkeys(known.measures, Kind.NUMBER)
@@ -381,7 +393,7 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> An
     >>> run_profiles(steps).select("run_id", "steps", "cost_cents", "tokens").rows()
     [('r1', 2, 1.5, 200.0)]
     """
-    by = _listed("by", by)
+    by = require_keys("by", _listed("by", by), ("steps", *MEASURES))
     source = read(
         frame, dict.fromkeys((*by, "run_id"), Kind.KEY) | dict.fromkeys(MEASURES, Kind.NUMBER), optional=("tenant_id",)
     )

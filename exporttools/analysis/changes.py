@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import narwhals as nw
@@ -100,11 +100,10 @@ def what_changed(bundle: ExportBundle, baseline_frame: Any, *, at_least: int = A
     own = nw.col("run_id") == run.run_id
     if fleet.has("tenant_id"):
         own &= nw.col("tenant_id") == run.tenant_id
-    normal = _Normal.of(
-        Frame(fleet.native, others.filter(~own), fleet.what, fleet.names, fleet.kinds), run.agent_id, at_least
-    )
     mine = read(bundle, _STEP, optional=_OPTIONAL)
-    profile = _profile(collect(mine, mine.data, arrow_schema(mine, [*_STEP, *mine.has(*_OPTIONAL)])), [])
+    shared = [name for name in mine.has(*_OPTIONAL) if fleet.has(name)]  # what one side has alone tells nothing apart
+    normal = _Normal.of(replace(fleet, data=others.filter(~own)), shared, run.agent_id, at_least)
+    profile = _profile(collect(mine, mine.data, arrow_schema(mine, [*_STEP, *shared])), [])
     calls = _calls(profile, np.ones(1))
     causes = list(_causes(calls, normal, _ending(profile)))
     scale_cents = normal.cost_cents or sum(call.cost_cents for call in calls.values()) or 1.0
@@ -150,9 +149,9 @@ class _Normal:
         return sum(call.busy_ms + call.waiting_ms for call in self.calls.values())
 
     @classmethod
-    def of(cls, frame: Frame, agent_id: str | None, at_least: int) -> _Normal:
+    def of(cls, frame: Frame, optional: Sequence[str], agent_id: str | None, at_least: int) -> _Normal:
         keys = list(frame.has(*TRACE_KEYS))
-        columns = [*keys, *_STEP, *frame.has(*_OPTIONAL)]
+        columns = [*keys, *_STEP, *optional]
         schema = pa.schema([*arrow_schema(frame, keys), *_PROFILE])
 
         def profile(table: pa.Table) -> pa.Table:

@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporttools.analysis.frames import RUN_KEYS, Frame, Kind, apply, collect, epoch_us, give, read, sort
+from exporttools.analysis.frames import RUN_KEYS, Frame, Kind, apply, collect, epoch_us, give, read, require_keys, sort
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
 from exporttools.inert import one_line
@@ -22,6 +22,7 @@ MAX_ROWS = 5_000_000
 """How many rows of filled periods :func:`cost_over_time` makes at most."""
 
 _SUMMED = ("cost_cents", "tokens", "steps", "duration_ms")
+_ANSWERED = (*_SUMMED, "share", "cost_cents_per_1000_tokens", "runs", "cost_cents_per_run")
 _NEEDED = {"cost_cents": Kind.NUMBER, "tokens": Kind.NUMBER, "duration_ms": Kind.NUMBER}
 _PERIOD, _RUN, _KNOWN = "exporttools_period", "exporttools_run", "exporttools_known"
 _DAY_US = 86_400_000_000
@@ -68,7 +69,7 @@ def cost_by(frame: Any, *keys: str) -> Any:
 
 
 def _cost_by(data: Any, keys: Sequence[str]) -> Any:
-    keys = list(dict.fromkeys(keys))
+    keys = require_keys("keys", keys, _ANSWERED)
     frame = read(data, dict.fromkeys(keys, Kind.KEY) | _NEEDED, optional=RUN_KEYS)
     answer = _sums(frame, frame.data, keys)
     cents, all_cents = nw.col("cost_cents"), nw.col("cost_cents").sum()
@@ -212,8 +213,8 @@ def cost_over_time(frame: Any, every: str = "1d", by: str | None = None) -> Any:
     length_us = int(parse_length("every", every).total_seconds()) * 1_000_000
     if not length_us:
         raise ConfigError(f"every is {every!r}; expected more than nothing")
-    if by in ("period_start", _PERIOD):
-        raise ConfigError(f"by is {by!r}, the column of the periods; name another")
+    if by is not None:
+        require_keys("by", [by], (*_ANSWERED, "period_start"))
     offset_us = _MONDAY_US if length_us % (7 * _DAY_US) == 0 else 0
     needed = {"timestamp": Kind.TIME} | _NEEDED | ({} if by is None else {by: Kind.KEY})
     frame_ = epoch_us(read(frame, needed, optional=RUN_KEYS), "timestamp", _PERIOD)

@@ -17,6 +17,7 @@ from typing import Any
 import narwhals as nw
 import pyarrow as pa
 import pyarrow.compute as pc
+from narwhals.exceptions import NarwhalsError
 
 from exporttools.errors import ConfigError
 from exporttools.export_bundle import ExportBundle
@@ -139,6 +140,8 @@ def read(data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional
             ) from None
         data = pa.table(data)
         frame = nw.from_native(data)
+    except NarwhalsError as error:  # two columns of one name, say
+        raise ConfigError(f"{what}: the frame cannot be read: {one_line(error, 300)}") from error
     if cut is not None:
         warnings.warn(
             f"a limit cut these {what} to {len(data):,} of {cut:,}; the answer is about those alone", stacklevel=3
@@ -156,6 +159,22 @@ def read(data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional
     if changes:
         frame = frame.with_columns(*changes)
     return Frame(data, frame, what, names, kinds)
+
+
+def require_keys(what: str, keys: Sequence[Any], answered: Sequence[str]) -> list[str]:
+    """Columns to group by, each once.
+
+    Raises
+    ------
+    ConfigError
+        One is no column's name, or that of a column which the answer has besides.
+    """
+    for key in keys:
+        if not isinstance(key, str):
+            raise ConfigError(f"{what} has {one_line(repr(key), 60)}; expected names of columns")
+        if key in answered:
+            raise ConfigError(f"{what} has {key!r}, which the answer has besides; rename that column to group by it")
+    return list(dict.fromkeys(keys))
 
 
 def _plain(table: pa.Table) -> pa.Table:

@@ -79,7 +79,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
     )
 
     def find(table: pa.Table) -> pa.Table:
-        steps = Sequences.of(table.filter(pc.is_valid(table["timestamp"])), keys)
+        steps = Sequences.of(table, keys)
         ordered = steps.table.append_column(_TRACE, pa.array(steps.trace))
         groups = group(ordered, [_TRACE, "content_hash"])
         times = groups.sizes

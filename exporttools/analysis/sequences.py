@@ -11,6 +11,7 @@ import pyarrow as pa
 from numpy.typing import NDArray
 
 from exporttools.analysis.groups import Floats, Indices, group, numbers
+from exporttools.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +36,19 @@ class Sequences:
 
     @classmethod
     def of(cls, table: pa.Table, trace_keys: Sequence[str]) -> Sequences:
-        """Order a table's steps; it has ``timestamp``, ``step_index`` and ``duration_ms``."""
+        """Order a table's steps; it has ``timestamp``, ``step_index`` and ``duration_ms``.
+
+        Raises
+        ------
+        ConfigError
+            One of the first two is NULL somewhere: such a step has no place.
+        """
+        for name in ("timestamp", "step_index"):
+            if table[name].null_count:
+                raise ConfigError(
+                    f"steps: column {name!r} is NULL in {table[name].null_count:,} of {len(table):,} rows; a step without it "
+                    f"has no place in its trace. Leave those rows out, or fill them"
+                )
         trace = group(table, trace_keys).of_row
         start_us = table["timestamp"].cast(pa.int64()).to_numpy()
         order = np.lexsort((table["step_index"].to_numpy(), start_us, trace))
