@@ -24,7 +24,7 @@ from sqlalchemy import make_url
 from exporttools.loading import load_tables
 from exporttools.sample import sample_tables
 
-from .frames import FrameKind, frame_kind, start_dask, start_spark
+from .frames import FrameKind, dask_cluster, frame_kind, start_spark
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 
@@ -121,14 +121,14 @@ def ledger(sample: dict[str, pa.Table]) -> pa.Table:
     return ordered.sort_by([("tenant_id", "ascending"), ("trace_id", "ascending"), ("step_index", "ascending")])
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def dask_client() -> Iterator[Any]:
-    """A real Dask cluster of two workers."""
-    with start_dask() as client:
+    """A real Dask cluster of two workers; a module's, for while it is there it is the default of other tests' Dask too."""
+    with dask_cluster() as client:
         yield client
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def spark() -> Iterator[Any]:
     """A real local PySpark session."""
     with pytest.MonkeyPatch.context() as patch:

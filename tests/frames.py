@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -53,12 +54,17 @@ def frame_kind(name: str, request: pytest.FixtureRequest) -> FrameKind:
     return FrameKind(name, request.getfixturevalue("spark").createDataFrame)
 
 
-def start_dask() -> Any:
+@contextmanager
+def dask_cluster() -> Iterator[Any]:
     """A cluster of two workers, as a client that is the default for Dask's frames."""
     distributed = pytest.importorskip("distributed", reason="the extra `distributed` is not installed")
-    return distributed.Client(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
-    )
+    with (
+        distributed.LocalCluster(
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
+        ) as cluster,
+        distributed.Client(cluster) as client,
+    ):
+        yield client
 
 
 def start_spark(monkeypatch: pytest.MonkeyPatch) -> Any:

@@ -171,7 +171,7 @@ def test_reading_a_dataset_elsewhere(
     monkeypatch.setenv("AGENTS_URL", sample_urls["postgresql"])
     names: dict[str, Any] = {"destination": str(tmp_path / "fleet")}
     with distributed.LocalCluster(
-        n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+        n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
     ) as cluster:
         names["address"] = cluster.scheduler_address
         exec(cluster_code, names)

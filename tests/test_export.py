@@ -106,7 +106,7 @@ def test_threads_processes_and_dask_give_equal_digests(sample_url: str, tmp_path
         export_dataset(store, tmp_path / "processes", executor=processes, progress=False)
     with (
         distributed.LocalCluster(
-            n_workers=2, threads_per_worker=1, dashboard_address=None, host="127.0.0.1", silence_logs=50
+            n_workers=2, threads_per_worker=1, dashboard_address="127.0.0.1:0", host="127.0.0.1", silence_logs=50
         ) as cluster,
         distributed.Client(cluster) as client,
     ):
