@@ -494,7 +494,7 @@ def test_rows_that_are_twice_are_not_merged(made: Made) -> None:
     assert open_dataset(made.place).manifest.windows == dataset.manifest.windows
 
 
-@pytest.mark.parametrize("window", ["", "1", "7h", "0d", "1w"])
+@pytest.mark.parametrize("window", ["", "1", "7h", "0d", "1y"])
 def test_lengths_that_are_none(made: Made, window: str) -> None:
     with pytest.raises(ConfigError, match="window is"):
         open_dataset(made.place).compact(window=window)
