@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from exporttools import analysis
 from exporttools.analysis.baselines import THRESHOLD
+from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
 from exporttools.inert import one_line
 from exporttools.plots.answers import check_limit, collected, group_names, numbers, plural, read_source
@@ -138,12 +139,10 @@ class _Lanes:
     def __init__(self, rows: pa.Table, usual: pa.Table, by: list[str], measure: str, found: pa.Table) -> None:
         values = numbers(rows, measure)
         rows, values = rows.filter(pa.array(values > 0)), values[values > 0]
-        names = np.array(group_names(rows, by), dtype=object)
-        self.values: dict[str, Floats] = {}
-        order = np.argsort(names.astype(str), kind="stable")
-        for part in np.split(order, np.flatnonzero(names[order][1:] != names[order][:-1]) + 1 if len(order) else []):
-            if len(part):
-                self.values[names[part[0]]] = np.sort(values[part])
+        groups = group(rows, by)
+        names = group_names(rows.take(pa.array(groups.first)), by)
+        parts = np.split(values[np.argsort(groups.of_row, kind="stable")], np.cumsum(groups.sizes)[:-1])
+        self.values: dict[str, Floats] = {name: np.sort(part) for name, part in zip(names, parts, strict=False)}
         self.usual = {
             name: (median, spread)
             for name, median, spread in zip(
