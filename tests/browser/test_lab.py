@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import secrets
@@ -36,7 +37,15 @@ def lab_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sample_u
         "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
     ]  # fmt: skip
-    own = {
+    # All cells are on the page, not only those in sight; and nobody is asked whether to be told news.
+    for extension, settings in (
+        ("notebook-extension/tracker", {"windowingMode": "none"}),
+        ("apputils-extension/notification", {"fetchNews": "false"}),
+    ):
+        file = home / "settings" / "@jupyterlab" / f"{extension}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(settings))
+    own = {"JUPYTERLAB_SETTINGS_DIR": str(home / "settings")} | {
         name: str(home / name)
         for name in ("JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR", "IPYTHONDIR")
     }
@@ -76,7 +85,10 @@ def test_the_investigation_runs_in_jupyterlab(browser: Browser, lab_url: str, sh
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
     verdict = page.get_by_text(re.compile("intact, unsigned")).first
-    verdict.wait_for(state="attached", timeout=_RUN_MS)
+    try:
+        verdict.wait_for(state="attached", timeout=_RUN_MS)
+    finally:
+        page.screenshot(path=shots / "lab-run.png")
     idle.wait_for(timeout=_RUN_MS)
     assert (
         page.locator(
