@@ -1,6 +1,6 @@
 # Needs Python 3.11 or newer, pip and make; makes .venv and installs into it, nowhere else.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-browser check lab bench notebooks clean
+.PHONY: help demo test test-all test-browser check lab bench notebooks clean
 
 PYTHON ?= python3
 BIN := .venv/bin
@@ -21,8 +21,14 @@ help: ## Say what there is to make
 demo: .venv/.lab ## Take an incident of the embedded sample from database to proof
 	$(BIN)/exporttools demo
 
-test: .venv/.dev ## Run all tests, on real SQLite and PostgreSQL
-	$(BIN)/python -m pytest
+# Files stay together on a worker, since each worker has a PostgreSQL of its own and modules share what they made.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+
+test: .venv/.dev ## Run the tests, on real SQLite and PostgreSQL, without the slow ones
+	$(PYTEST) -m 'not slow'
+
+test-all: .venv/.dev ## Run all tests: kills, byte flips, bombs, Dask and Spark as well
+	$(PYTEST)
 
 # As root, Debian's chromium is installed where there is none; else, or where that fails, the tests skip and say so.
 test-browser: .venv/.dev ## Open reports and JupyterLab in a real browser; needs chromium

@@ -32,10 +32,10 @@ import pyarrow as pa
 import sqlalchemy as sa
 
 from exporttools import ExportBundleStore, SnapshotTable, TraceStepSnapshot, plots
-from exporttools import trace_store as trace_store_module
+from exporttools.database import trace_store as trace_store_module
 from exporttools.loading import load_tables
+from exporttools.records.schema import TRACE_STEPS
 from exporttools.sample import sample_tables
-from exporttools.schema import TRACE_STEPS
 
 STEPS = 100_000
 COLUMNS = ", ".join(TRACE_STEPS.names)

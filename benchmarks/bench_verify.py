@@ -20,7 +20,7 @@ MAKE = """
 import datetime as dt, sys
 import numpy as np, pyarrow as pa
 from exporttools import *
-from exporttools.schema import TRACE_STEPS
+from exporttools.records.schema import TRACE_STEPS
 path, steps = sys.argv[1], int(sys.argv[2])
 random = np.random.default_rng(7)
 hashes = np.frombuffer(random.bytes(16 * steps).hex().encode(), "S32").astype(str)
@@ -49,7 +49,7 @@ CANDIDATES = {
     "verify_bundle": "from exporttools import verify_bundle; assert verify_bundle('.').ok",
     "the content digest alone": """
 import pyarrow.parquet as pq
-from exporttools.hashing import ContentDigest
+from exporttools.files.digests import ContentDigest
 with pq.ParquetFile('data/trace_steps.parquet') as file:
     digest = ContentDigest('trace_steps', file.schema_arrow)
     batches = list(file.iter_batches())

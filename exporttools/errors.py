@@ -14,7 +14,7 @@
     │   ├── BundleExists
     │   ├── BundleUnreadable
     │   └── VerificationFailed
-    ├── ExportError             a dataset that cannot be written or read
+    ├── DatasetError             a dataset that cannot be written or read
     │   ├── DatasetUnreadable
     │   ├── DestinationConflict
     │   └── ExportInterrupted
@@ -116,19 +116,19 @@ class VerificationFailed(BundleError):
         return type(self), (*self.args, self.findings)
 
 
-class ExportError(ExportToolsError):
+class DatasetError(ExportToolsError):
     """A dataset that cannot be written or read."""
 
 
-class DatasetUnreadable(ExportError):
+class DatasetUnreadable(DatasetError):
     """The path is no dataset, lacks what was asked for, or a file of it is damaged."""
 
 
-class DestinationConflict(ExportError):
+class DestinationConflict(DatasetError):
     """Another export writes into the same destination, or wrote something else there. Nothing that it committed was touched."""
 
 
-class ExportInterrupted(ExportError):
+class ExportInterrupted(DatasetError):
     """An export stopped before its end; what was committed is intact, and running it again resumes it."""
 
 

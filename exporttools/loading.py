@@ -22,13 +22,14 @@ from sqlalchemy import URL
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
-from exporttools.database import libpq_conninfo, parse_url, safe_label
-from exporttools.driver_errors import translated_errors
-from exporttools.durable import new_file
+from exporttools.connections.driver_errors import translated_errors
+from exporttools.connections.sql_types import SQL_TYPES
+from exporttools.connections.urls import libpq_conninfo, parse_url, safe_label
 from exporttools.errors import ConfigError, ConnectionFailed
-from exporttools.inert import one_line
-from exporttools.layouts import SQL_TYPES
-from exporttools.schema import ARROW_TYPES, RECORDS, Column, Origin, Record, column_of, require_valid
+from exporttools.files.durable import new_file
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column, RecordType, column_of
+from exporttools.records.validity import Origin, require_valid
+from exporttools.text.inert import one_line
 
 DatabaseName = str | os.PathLike[str] | URL
 """What names a database to write: a URL or the path of an SQLite file."""
@@ -55,7 +56,7 @@ def load_tables(
         ``postgresql://...``, ``sqlite:///...`` or the path of an SQLite file, which need not exist yet.
     batches : iterable of (str, pyarrow.Table)
         Taken one at a time, so that memory is one batch. A table's first batch says which extra columns it has beyond
-        the record's (:data:`exporttools.schema.RECORDS`); the others must have the same.
+        the record's (:data:`exporttools.records.schema.RECORD_TYPES`); the others must have the same.
     on_rows : callable, optional
         Told the table and the number of rows after each batch.
 
@@ -76,7 +77,7 @@ def load_tables(
     Examples
     --------
     >>> import datetime as dt, tempfile
-    >>> from exporttools.schema import INCIDENTS
+    >>> from exporttools.records.schema import INCIDENTS
     >>> incident = {"id": "inc-1", "tenant_id": "acme", "created_at": dt.datetime(2026, 10, 5, tzinfo=dt.UTC)}
     >>> rows = pa.Table.from_pylist([incident], schema=INCIDENTS.arrow_schema())
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -121,16 +122,16 @@ class _Load:
     def __init__(self, target: _Target, label: str) -> None:
         self._target = target
         self._label = label
-        self._found = {table: target.column_names(table) for table in RECORDS}
+        self._found = {table: target.column_names(table) for table in RECORD_TYPES}
         self._schemas: dict[str, pa.Schema] = {}
         self._made: list[sa.Table] = []
-        self.row_counts = dict.fromkeys(RECORDS, 0)
+        self.row_counts = dict.fromkeys(RECORD_TYPES, 0)
         self._require_empty()
 
     def append(self, table: str, rows: pa.Table) -> None:
         """Write some rows; a table's first make the table."""
-        if table not in RECORDS:
-            accepted = ", ".join(RECORDS)
+        if table not in RECORD_TYPES:
+            accepted = ", ".join(RECORD_TYPES)
             raise ConfigError(f"no native table {one_line(table)!r}; accepted are {accepted}. Nothing was written.")
         if table not in self._schemas:
             self._begin_table(table, rows.schema)
@@ -140,16 +141,18 @@ class _Load:
                 f"{table}: a batch has the columns {_described(rows.schema)}; its first had {_described(expected)}. "
                 f"Nothing was written."
             )
-        record = RECORDS[table]
-        require_valid(rows, (*record.context, *record.columns), origin=Origin(table), key=_key(record))
+        record_type = RECORD_TYPES[table]
+        require_valid(rows, (*record_type.context, *record_type.columns), origin=Origin(table), key=_key(record_type))
         self._target.append(table, rows)
         self.row_counts[table] += rows.num_rows
 
     def finish(self) -> None:
         """Make the tables that no rows came for, then keys and indexes, and count for the planner."""
-        for table, record in RECORDS.items():
+        for table, record_type in RECORD_TYPES.items():
             if table not in self._schemas:
-                self._begin_table(table, pa.schema([c.arrow_field for c in (*record.context, *record.columns)]))
+                self._begin_table(
+                    table, pa.schema([c.arrow_field for c in (*record_type.context, *record_type.columns)])
+                )
         for made in self._made:
             if not self._target.key_at_once:
                 self._run(AddConstraint(_with_key(made).primary_key))
@@ -166,7 +169,7 @@ class _Load:
         if filled:
             raise ConfigError(
                 f"{self._label} holds rows already, in {', '.join(filled)}; expected a database whose tables "
-                f"{', '.join(RECORDS)} are absent or empty. Nothing was written."
+                f"{', '.join(RECORD_TYPES)} are absent or empty. Nothing was written."
             )
 
     def _begin_table(self, table: str, schema: pa.Schema) -> None:
@@ -191,14 +194,14 @@ class _Load:
         return str(statement.compile(dialect=self._target.dialect, compile_kwargs={"literal_binds": True}))
 
 
-def _key(record: Record) -> tuple[str, ...]:
+def _key(record_type: RecordType) -> tuple[str, ...]:
     """The columns of the table's primary key: a step's index counts within its trace."""
-    return ("trace_id", *record.key) if record.context else record.key
+    return ("trace_id", *record_type.key) if record_type.context else record_type.key
 
 
 def _columns(table: str, schema: pa.Schema) -> list[Column]:
     """The table's columns in the order of the rows, after checking that all the record's are there, of its types."""
-    known = {column.name: column for column in (*RECORDS[table].context, *RECORDS[table].columns)}
+    known = {column.name: column for column in (*RECORD_TYPES[table].context, *RECORD_TYPES[table].columns)}
     wrong = [
         f"{name} {column.type}"
         for name, column in known.items()
@@ -228,7 +231,7 @@ def _sql_table(table: str, columns: Sequence[Column], sql_types: dict[str, Any])
 
 def _with_key(made: sa.Table) -> sa.Table:
     copy = made.to_metadata(sa.MetaData())
-    copy.append_constraint(sa.PrimaryKeyConstraint(*_key(RECORDS[made.name])))
+    copy.append_constraint(sa.PrimaryKeyConstraint(*_key(RECORD_TYPES[made.name])))
     return copy
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import nbformat
 from nbclient import NotebookClient
 
-from exporttools.notebook import kernel_config
+from exporttools.report.notebook import kernel_config
 
 HERE = Path(__file__).parent
 

@@ -23,8 +23,7 @@ from sqlalchemy import make_url
 
 from exporttools.loading import load_tables
 from exporttools.sample import sample_tables
-
-from .frames import FrameKind, dask_cluster, frame_kind, start_spark
+from tests.frames import FrameKind, dask_cluster, frame_kind, start_spark
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
 

@@ -9,7 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
-from exporttools.schema import RECORDS
+from exporttools.records.schema import RECORD_TYPES
 
 NOON = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
 
@@ -36,6 +36,22 @@ def run_sql(url: str, *statements: str) -> None:
         engine.dispose()
 
 
+def stored(url: str, table: str, order: str) -> list[dict[str, Any]]:
+    """A table's rows as the database gives them, times as UTC datetimes; read without any code of ours."""
+    engine = writable(url)
+    with engine.connect() as connection:
+        rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY {order}")).mappings().all()
+    engine.dispose()
+    return [{name: _utc(name, value) for name, value in row.items()} for row in rows]
+
+
+def _utc(name: str, value: Any) -> Any:
+    if value is not None and name.endswith(("_at", "timestamp")):
+        moment = dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC) if isinstance(value, str) else value
+        return moment.astimezone(dt.UTC)
+    return value
+
+
 def create_native(
     url: str, rows: Rows, *, drop: Mapping[str, Sequence[str]] = {}, extra: Mapping[str, str] = {}
 ) -> str:
@@ -43,7 +59,7 @@ def create_native(
     engine = writable(url)
     types = _SQL_TYPES[engine.dialect.name]
     with engine.begin() as connection:
-        for record in RECORDS.values():
+        for record in RECORD_TYPES.values():
             columns = [c for c in (*record.context, *record.columns) if c.name not in drop.get(record.table, ())]
             ddl = [f"{column.name} {types[column.type]}" for column in columns]
             if record.table == "trace_steps":

@@ -14,8 +14,7 @@ from typer.testing import CliRunner
 
 from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
 from exporttools.cli import app
-
-from .databases import create_native, one_of_each
+from tests.databases import create_native, one_of_each
 
 ROOT = Path(__file__).parents[1]
 

@@ -15,30 +15,13 @@ from sqlalchemy import make_url
 
 from exporttools.errors import ConfigError, ConnectionFailed, InconsistentData, StoreError
 from exporttools.loading import INDEXES, load_tables
+from exporttools.records.schema import INCIDENTS, RECORD_TYPES, RUNS, TRACE_STEPS, TRACES
 from exporttools.sample import sample_block
-from exporttools.schema import INCIDENTS, RECORDS, RUNS, TRACE_STEPS, TRACES
-
-from .databases import run_sql, writable
+from tests.databases import run_sql, stored, writable
 
 EARLIEST = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
 HOSTILE = '\'; DROP TABLE runs; -- "x" %s %% \\ \n\t\x1b[31m Ünïcödé 🦜'
-
-
-def stored(url: str, table: str, order: str) -> list[dict[str, Any]]:
-    """A table's rows as the database gives them, times as UTC datetimes; read without any code of ours."""
-    engine = writable(url)
-    with engine.connect() as connection:
-        rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY {order}")).mappings().all()
-    engine.dispose()
-    return [{name: _utc(name, value) for name, value in row.items()} for row in rows]
-
-
-def _utc(name: str, value: Any) -> Any:
-    if value is not None and name.endswith(("_at", "timestamp")):
-        moment = dt.datetime.fromisoformat(value).replace(tzinfo=dt.UTC) if isinstance(value, str) else value
-        return moment.astimezone(dt.UTC)
-    return value
 
 
 def tables_in(url: str) -> list[str]:
@@ -67,7 +50,7 @@ def test_the_rows_that_go_in_come_out(fresh_url: str, small_block: dict[str, pa.
     counts = load_tables(fresh_url, small_block.items())
     assert counts == {table: rows.num_rows for table, rows in small_block.items()}
     for table, rows in small_block.items():
-        order = "trace_id, step_index" if table == "trace_steps" else RECORDS[table].key[0]
+        order = "trace_id, step_index" if table == "trace_steps" else RECORD_TYPES[table].key[0]
         assert stored(fresh_url, table, order) == rows.to_pylist()
 
 
@@ -98,7 +81,7 @@ def test_columns_types_keys_and_indexes_are_the_schema_s(fresh_url: str, small_b
     }
     engine = writable(fresh_url)
     inspector = sa.inspect(engine)
-    for table, record in RECORDS.items():
+    for table, record in RECORD_TYPES.items():
         extra = [c for c in record.extra if c.name in ("name", "model", "error")]
         expected = [
             (c.name, types[engine.dialect.name][c.type], c.nullable) for c in (*record.context, *record.columns, *extra)
@@ -122,8 +105,8 @@ def test_extra_columns_keep_their_names_and_values(fresh_url: str) -> None:
 
 
 def test_no_rows_make_four_empty_tables(fresh_url: str) -> None:
-    assert load_tables(fresh_url, []) == dict.fromkeys(RECORDS, 0)
-    assert tables_in(fresh_url) == sorted(RECORDS)
+    assert load_tables(fresh_url, []) == dict.fromkeys(RECORD_TYPES, 0)
+    assert tables_in(fresh_url) == sorted(RECORD_TYPES)
 
 
 def test_batches_are_taken_one_at_a_time_and_told(fresh_url: str) -> None:
@@ -258,7 +241,7 @@ def test_other_tables_of_an_sqlite_file_stay(tmp_path: Path) -> None:
     run_sql(url, "CREATE TABLE mine (x text)", "INSERT INTO mine VALUES ('kept')")
     load_tables(url, [("incidents", incidents("i1"))])
     assert stored(url, "mine", "x") == [{"x": "kept"}]
-    assert tables_in(url) == sorted([*RECORDS, "mine"])
+    assert tables_in(url) == sorted([*RECORD_TYPES, "mine"])
 
 
 def test_sqlite_times_are_the_text_that_sqlalchemy_writes(tmp_path: Path) -> None:

@@ -20,10 +20,10 @@ from __future__ import annotations
 
 from exporttools.analysis.baselines import anomalies, baseline, run_profiles
 from exporttools.analysis.changes import what_changed
-from exporttools.analysis.comparison import compare_runs
 from exporttools.analysis.costs import cost_by, cost_over_time, top_runs
 from exporttools.analysis.reconciliation import reconcile_costs, reconciliation_verdict
 from exporttools.analysis.repeats import repeated_calls
+from exporttools.analysis.run_comparison import compare_runs
 
 __all__ = [
     "anomalies",

@@ -26,8 +26,8 @@ from exporttools.analysis.frames import (
 )
 from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
-from exporttools.inert import one_line
-from exporttools.schema import RECORDS
+from exporttools.records.schema import RECORD_TYPES
+from exporttools.text.inert import one_line
 
 THRESHOLD = 5.0
 """The robust z-score from which a value is unusual. The usual 3.5 (Iglewicz and Hoaglin, How to Detect and Handle
@@ -343,7 +343,9 @@ def _group_text(found: Mapping[str, Any], by: Sequence[str]) -> str:
 
 
 _UNITS = {"cost_cents": "cents"} | {
-    column.name: column.unit for column in RECORDS["trace_steps"].columns if column.unit and column.name != "cost_cents"
+    column.name: column.unit
+    for column in RECORD_TYPES["trace_steps"].columns
+    if column.unit and column.name != "cost_cents"
 }
 
 

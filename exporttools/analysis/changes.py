@@ -15,8 +15,8 @@ from exporttools.analysis.frames import TRACE_KEYS, Frame, Kind, apply, arrow_sc
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.inert import one_line
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.text.inert import one_line
 
 AT_LEAST = 5
 """How many normal traces an agent needs, for a difference from them to mean something."""
@@ -77,7 +77,7 @@ def what_changed(bundle: ExportBundle, baseline_frame: Any, *, at_least: int = A
     Examples
     --------
     >>> from exporttools import ExportBundleStore
-    >>> from exporttools.embedded import embedded_database
+    >>> from exporttools.database.embedded import embedded_database
     >>> store = ExportBundleStore(embedded_database())
     >>> fleet = store.scan_trace_steps().read_all()
     >>> changed = what_changed(store.get_export_bundle("inc-0000-4"), fleet)

@@ -14,9 +14,9 @@ import pyarrow.compute as pc
 from exporttools.analysis.frames import RUN_KEYS, Frame, Kind, apply, collect, epoch_us, give, read, require_keys, sort
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
-from exporttools.inert import one_line
-from exporttools.lengths import parse_length
-from exporttools.schema import ARROW_TYPES
+from exporttools.records.schema import ARROW_TYPES
+from exporttools.text.inert import one_line
+from exporttools.times import parse_length
 
 MAX_ROWS = 5_000_000
 """How many rows of filled periods :func:`cost_over_time` makes at most."""

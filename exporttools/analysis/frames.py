@@ -20,10 +20,10 @@ import pyarrow.compute as pc
 from narwhals.exceptions import NarwhalsError
 
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.inert import one_line
-from exporttools.schema import ARROW_TYPES
-from exporttools.snapshot_table import SnapshotTable, pandas_frame
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.schema import ARROW_TYPES
+from exporttools.records.snapshot_table import SnapshotTable, pandas_frame
+from exporttools.text.inert import one_line
 
 RUN_KEYS = ("tenant_id", "run_id")
 """What tells runs apart: a run's id identifies it within its tenant."""

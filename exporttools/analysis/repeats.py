@@ -12,8 +12,8 @@ from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, g
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
-from exporttools.inert import one_line
-from exporttools.schema import ARROW_TYPES, ERROR_STATUSES
+from exporttools.records.schema import ARROW_TYPES, FAILED_STATUSES
+from exporttools.text.inert import one_line
 
 AT_LEAST = 3
 """How often a call is made before it counts: once again is an ordinary retry."""
@@ -85,7 +85,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
         times = groups.sizes
         known = ordered["content_hash"].is_valid().to_numpy()
         chosen = np.flatnonzero((times >= at_least) & known[groups.first])
-        failed_row = pc.is_in(ordered["status"], pa.array(sorted(ERROR_STATUSES))).to_numpy()
+        failed_row = pc.is_in(ordered["status"], pa.array(sorted(FAILED_STATUSES))).to_numpy()
         failed = groups.sums(failed_row).astype(np.int64)
         rows = np.arange(len(ordered))
         last = np.zeros(len(groups), np.intp)

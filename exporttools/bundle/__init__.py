@@ -11,10 +11,10 @@ All four Parquet files are always there; a part that is missing has no row. A zi
 
 from exporttools.bundle.comparison import Comparison, compare_bundles
 from exporttools.bundle.keys import SigningKey, TrustedKey, load_signing_key, load_trusted_key, write_key_pair
-from exporttools.bundle.reading import read_bundle, verify_bundle
+from exporttools.bundle.reader import read_bundle, verify_bundle
 from exporttools.bundle.verification import Verification
-from exporttools.bundle.writing import write_bundle
-from exporttools.findings import Finding
+from exporttools.bundle.writer import write_bundle
+from exporttools.files.findings import Finding
 
 __all__ = [
     "Comparison",

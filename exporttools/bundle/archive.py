@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from exporttools.errors import BundleError
-from exporttools.findings import Finding
-from exporttools.inert import one_line
+from exporttools.files.findings import Finding
+from exporttools.text.inert import one_line
 
 _LOCAL = struct.Struct("<4s5H3I2H")
 _CENTRAL = struct.Struct("<4s6H3I5H2I")
@@ -94,7 +94,7 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
 
     Parameters
     ----------
-    archive : Window
+    archive : FileSlice
         The whole file.
     name : str
         What findings call it.

@@ -30,9 +30,9 @@ from typing import Any
 
 from exporttools.bundle.keys import SigningKey, TrustedKey
 from exporttools.errors import MissingExtra
-from exporttools.findings import Finding
-from exporttools.inert import one_line
-from exporttools.strict_json import parse_object, same
+from exporttools.files.findings import Finding
+from exporttools.text.inert import one_line
+from exporttools.text.strict_json import parse_object, same
 
 FILE_NAME = "attestation.dsse.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"

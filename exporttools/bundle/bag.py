@@ -7,8 +7,8 @@ import re
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
-from exporttools.findings import Finding
-from exporttools.hashing import file_sha256
+from exporttools.files.digests import file_sha256
+from exporttools.files.findings import Finding
 
 DECLARATION = "BagIt-Version: 1.0\nTag-File-Character-Encoding: UTF-8\n"
 MANIFEST = "manifest-sha256.txt"

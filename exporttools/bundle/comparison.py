@@ -1,7 +1,7 @@
 """Whether two bundles hold the same rows and, where not, which rows and columns differ.
 
 Works on the rows in memory, matched by their keys. What makes a bundle believable is not looked at here: no file is
-opened but by :func:`exporttools.bundle.reading.read_bundle`, and no key or signature may come in here.
+opened but by :func:`exporttools.bundle.reader.read_bundle`, and no key or signature may come in here.
 """
 
 from __future__ import annotations
@@ -17,11 +17,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporttools.bundle.reading import read_bundle
+from exporttools.bundle.reader import read_bundle
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.inert import html_text, one_line
-from exporttools.schema import RECORDS, Record
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.schema import RECORD_TYPES, RecordType
+from exporttools.text.inert import html_text, one_line
 
 SHOWN_DIFFERENCES = 10
 """How many differences are put in words."""
@@ -165,7 +165,7 @@ class Comparison:
     def _counts(self) -> dict[str, dict[str, Any]]:
         """By table: how many rows changed or are only in one, and in how many each column differs, the most first."""
         counts: dict[str, dict[str, Any]] = {
-            table: {**{_json_name(change): 0 for change in _CHANGES}, "columns": {}} for table in RECORDS
+            table: {**{_json_name(change): 0 for change in _CHANGES}, "columns": {}} for table in RECORD_TYPES
         }
         rows = self.differences.group_by(["table", "change"]).aggregate([("key", "count_distinct")])
         for found in rows.to_pylist():
@@ -180,7 +180,7 @@ class Comparison:
         """Row, change, column and both values of the first differences, safe to show."""
         found = self.differences.slice(0, SHOWN_DIFFERENCES).to_pylist()
         return [
-            (f"{RECORDS[row['table']].noun} {one_line(row['key'], 80)}", row["change"], *_shown_values(row))
+            (f"{RECORD_TYPES[row['table']].noun} {one_line(row['key'], 80)}", row["change"], *_shown_values(row))
             for row in found
         ]
 
@@ -233,18 +233,18 @@ def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | 
     only_in_a: list[str] = []
     only_in_b: list[str] = []
     for part, of_a in in_a.tables.items():
-        of_b, record = in_b.tables[part], of_a.snapshot_type.RECORD
+        of_b, record_type = in_b.tables[part], of_a.record_type
         types_a, types_b = (dict(zip(of.schema.names, of.schema.types, strict=True)) for of in (of_a, of_b))
-        shared = [name for name in record.names if f"{record.table}.{name}" not in redacted]
+        shared = [name for name in record_type.names if f"{record_type.table}.{name}" not in redacted]
         # Extra columns come in any order: sorted, a with b differs as b with a does.
         for name in sorted({*of_a.extra_columns, *of_b.extra_columns}):
-            column = f"{record.table}.{name}"
+            column = f"{record_type.table}.{name}"
             if types_a.get(name) != types_b.get(name):
                 only_in_a += [column] * (name in types_a)
                 only_in_b += [column] * (name in types_b)
             elif column not in redacted:
                 shared.append(name)
-        differences.append(_row_differences(record, of_a.to_arrow(), of_b.to_arrow(), shared))
+        differences.append(_row_differences(record_type, of_a.to_arrow(), of_b.to_arrow(), shared))
     return Comparison(
         pa.concat_tables(differences),
         (in_a.trace_count, in_b.trace_count),
@@ -262,12 +262,12 @@ def _bundle(given: ExportBundle | str | os.PathLike[str], name: str) -> ExportBu
     raise ConfigError(f"{name} is of type {type(given).__name__}; expected an ExportBundle or the path of a bundle")
 
 
-def _row_differences(record: Record, a: pa.Table, b: pa.Table, columns: Sequence[str]) -> pa.Table:
+def _row_differences(record_type: RecordType, a: pa.Table, b: pa.Table, columns: Sequence[str]) -> pa.Table:
     """The differences of two tables of a record, in the order of keys and then of `columns`.
 
     A key is in each table once, and both have their rows in its order.
     """
-    (key,) = record.key
+    (key,) = record_type.key
     found, keys, in_both = [], a[key], None
     if not keys.equals(b[key]):
         numpy_keys = keys.to_numpy(), b[key].to_numpy()
@@ -288,7 +288,7 @@ def _row_differences(record: Record, a: pa.Table, b: pa.Table, columns: Sequence
     if not found:
         return _SCHEMA.empty_table()
     rows = pa.concat_tables(found).sort_by([("key", "ascending"), ("place", "ascending")])
-    table = pa.repeat(record.table, rows.num_rows)
+    table = pa.repeat(record_type.table, rows.num_rows)
     return rows.drop_columns("place").add_column(0, "table", table).cast(_SCHEMA)
 
 

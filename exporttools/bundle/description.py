@@ -12,13 +12,13 @@ from typing import Any
 import pyarrow as pa
 
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.findings import Finding
-from exporttools.hashing import combined_digest
-from exporttools.inert import one_line
-from exporttools.row_totals import RowTotals
-from exporttools.snapshots import SourceSnapshot
-from exporttools.strict_json import parse_object, same
+from exporttools.files.digests import combined_digest
+from exporttools.files.findings import Finding
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.row_totals import RowTotals
+from exporttools.records.snapshots import SourceSnapshot
+from exporttools.text.inert import one_line
+from exporttools.text.strict_json import parse_object, same
 from exporttools.version import __version__
 
 FORMAT = "exporttools-bundle"
@@ -64,7 +64,7 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
         as of when it was read, and the versions of the tools that wrote it.
     """
     steps = totals["steps"]
-    sums = {"steps": steps.rows, "errors": steps.errors, **steps.sums}
+    sums = {"steps": steps.rows, "errors": steps.failed, **steps.sums}
     run_ids = (
         bundle.run and bundle.run.run_id,
         bundle.trace and bundle.trace.run_id,
@@ -81,7 +81,7 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
         "missing": [part for part, of in totals.items() if not of.rows],
         "redacted": list(bundle.redacted),
         "tables": {
-            table.snapshot_type.RECORD.table: {
+            table.record_type.table: {
                 "file": PART_FILES[part].removeprefix("data/"),
                 "rows": totals[part].rows,
                 "content_digest": totals[part].content_digest,
@@ -193,11 +193,11 @@ def check_statements(
 ) -> Iterator[Finding]:
     """What a description states of the rows, against the rows."""
     for part, table in bundle.tables.items():
-        record, of = table.snapshot_type.RECORD.table, totals[part]
+        record_type, of = table.record_type.table, totals[part]
         for column in of.nulls:
-            if f"{record}.{column}" in bundle.redacted and of.nulls[column] < of.rows:
+            if f"{record_type}.{column}" in bundle.redacted and of.nulls[column] < of.rows:
                 found = f"text in {of.rows - of.nulls[column]:,} of {of.rows:,} rows"
-                yield Finding("content", PATH, f"NULL in the redacted {record}.{one_line(column)}", found)
+                yield Finding("content", PATH, f"NULL in the redacted {record_type}.{one_line(column)}", found)
     actual = describe(bundle, totals)
     for key in _DERIVED:
         if not same(stated.get(key), actual[key]):

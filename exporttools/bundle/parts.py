@@ -17,10 +17,11 @@ import pyarrow.parquet as pq
 
 from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, MOST_METADATA_BYTES, RowGroup, read_footer, row_groups
 from exporttools.errors import ExportToolsError
-from exporttools.inert import one_line
-from exporttools.parquet_encoding import repeating_columns
-from exporttools.schema import Column, Origin, Record, require_valid
-from exporttools.snapshot_table import SnapshotTable, SnapshotType, extra_columns
+from exporttools.files.parquet import repeating_columns
+from exporttools.records.schema import Column, RecordType
+from exporttools.records.snapshot_table import SnapshotTable, SnapshotType, extra_columns
+from exporttools.records.validity import Origin, require_valid
+from exporttools.text.inert import one_line
 
 MOST_PART_BYTES = (4 << 30) - 1
 """The most that a file of a bundle may have: a zip file without zip64 holds it."""
@@ -74,7 +75,7 @@ def write_part(table: SnapshotTable[SnapshotType], file: BinaryIO) -> None:
         for start in range(0, len(rows), ROW_GROUP_ROWS):
             for group in _row_groups(rows.slice(start, ROW_GROUP_ROWS)):
                 writer.write_table(group)
-    for _ in read_part(table.snapshot_type.RECORD, file)[1]:
+    for _ in read_part(table.record_type, file)[1]:
         pass
 
 
@@ -91,13 +92,13 @@ def _row_groups(rows: pa.Table) -> Iterator[pa.Table]:
 
 
 def read_part(
-    record: Record, file: io.RawIOBase | BinaryIO, *, max_bytes: int | None = None
+    record_type: RecordType, file: io.RawIOBase | BinaryIO, *, max_bytes: int | None = None
 ) -> tuple[pa.Schema, Iterator[pa.RecordBatch]]:
     """Read a part's rows.
 
     Parameters
     ----------
-    record : Record
+    record : RecordType
         What they are.
     file : raw file
         Seekable; stays open.
@@ -132,22 +133,22 @@ def read_part(
             thrift_string_size_limit=MOST_FOOTER_BYTES,
             thrift_container_size_limit=MOST_FOOTER_BYTES,
         )
-        columns = _columns(record, parquet.schema_arrow)
+        columns = _columns(record_type, parquet.schema_arrow)
         groups = row_groups(file, size_bytes, footer, parquet.schema_arrow, spend=budget.spend)
         sizes = [_batch_rows(group, len(columns)) for group in groups]
-    return record.arrow_schema(columns[len(record.columns) :]), _batches(
-        record, columns, parquet, list(zip(groups, sizes, strict=True)), budget
+    return record_type.arrow_schema(columns[len(record_type.columns) :]), _batches(
+        record_type, columns, parquet, list(zip(groups, sizes, strict=True)), budget
     )
 
 
 def _batches(
-    record: Record,
+    record_type: RecordType,
     columns: Sequence[Column],
     parquet: pq.ParquetFile,
     groups: Sequence[tuple[RowGroup, int]],
     budget: _Budget,
 ) -> Iterator[pa.RecordBatch]:
-    schema = record.arrow_schema(columns[len(record.columns) :])
+    schema = record_type.arrow_schema(columns[len(record_type.columns) :])
     with _refusing():
         for number, (group, batch_rows) in enumerate(groups):
             rows = 0
@@ -164,7 +165,7 @@ def _batches(
                 budget.spend(sum(found[name].nbytes for name in group.dictionary_texts))
                 batch = pa.RecordBatch.from_arrays(found.columns, schema=schema)
                 batch.validate(full=True)  # text that is not UTF-8 would be found only when it is looked at
-                require_valid(batch, columns, origin=Origin(record.table), key=record.key)
+                require_valid(batch, columns, origin=Origin(record_type.table), key=record_type.key)
                 yield batch
             if rows != group.rows:
                 raise PartRefused(f"row group {number} of {group.rows:,} rows; found {rows:,}")
@@ -219,12 +220,12 @@ def _refusing() -> Iterator[None]:
         raise PartRefused(one_line(error, 300)) from error
 
 
-def _columns(record: Record, found: pa.Schema) -> Sequence[Column]:
+def _columns(record_type: RecordType, found: pa.Schema) -> Sequence[Column]:
     """The columns of a file: the record's, then extra ones."""
     if len(found) > MOST_COLUMNS:
         raise PartRefused(f"{len(found):,} columns; expected at most {MOST_COLUMNS}")
-    require_schema(record, found)
-    columns = (*record.columns, *extra_columns(record, found))
+    require_schema(record_type, found)
+    columns = (*record_type.columns, *extra_columns(record_type, found))
     for column, field in zip(columns, found, strict=True):
         if field.type != column.arrow_field.type:
             raise PartRefused(f"column {field.name!r} is of type {field.type}; expected {column.arrow_field.type}")
@@ -233,7 +234,7 @@ def _columns(record: Record, found: pa.Schema) -> Sequence[Column]:
     return columns
 
 
-def require_schema(record: Record, found: pa.Schema) -> None:
+def require_schema(record_type: RecordType, found: pa.Schema) -> None:
     """Raise where a schema does not begin with exactly the record's columns.
 
     Raises
@@ -241,15 +242,15 @@ def require_schema(record: Record, found: pa.Schema) -> None:
     PartRefused
         Says the first column that differs.
     """
-    for i, field in enumerate(record.arrow_schema()):
+    for i, field in enumerate(record_type.arrow_schema()):
         there = found.field(i) if i < len(found) else None
         if there is None or not there.equals(field):  # metadata apart
             raise PartRefused(f"column {i} is {_shown(there)}; expected {_shown(field)}")
     if len(set(found.names)) < len(found.names):
         raise PartRefused(f"a column name twice in {', '.join(found.names)}")
-    context = sorted({column.name for column in record.context}.intersection(found.names))
+    context = sorted({column.name for column in record_type.context}.intersection(found.names))
     if context:  # a SnapshotTable passes over them, so no digest would cover them
-        raise PartRefused(f"column {context[0]}, which {record.table} in a bundle has no place for")
+        raise PartRefused(f"column {context[0]}, which {record_type.table} in a bundle has no place for")
 
 
 def _shown(field: pa.Field | None) -> str:

@@ -7,8 +7,8 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from exporttools.findings import Finding
-from exporttools.inert import html_text, one_line
+from exporttools.files.findings import Finding
+from exporttools.text.inert import html_text, one_line
 
 
 @dataclass(frozen=True, slots=True)

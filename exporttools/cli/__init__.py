@@ -7,7 +7,10 @@ standard error. Heavy rooms are imported by the commands that need them, so that
 from __future__ import annotations
 
 # Each registers its commands, in the order in which --help lists them.
-from exporttools.cli import samples, incidents, analysis, bundles, datasets, reports, notebooks  # noqa: F401
+from exporttools.cli import (  # noqa: F401
+    sample_commands, incident_commands, analysis_commands, bundle_commands, dataset_commands, report_commands,
+    notebook_commands,
+)  # fmt: skip
 from exporttools.cli.application import app
 
 __all__ = ["app", "main"]

@@ -7,13 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from exporttools.errors import ConfigError, ExportToolsError
-from exporttools.inert import one_line
-from exporttools.terminal import Format
+from exporttools import times
+from exporttools.cli.terminal import Format
+from exporttools.errors import ExportToolsError
+from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
-    from exporttools.export_bundle import ExportBundle
-    from exporttools.store import ExportBundleStore
+    import datetime as dt
+
+    from exporttools.database.store import ExportBundleStore
+    from exporttools.records.export_bundle import ExportBundle
 
 NO, FAILED = 1, 2
 
@@ -87,14 +90,14 @@ def note(text: str) -> None:
 
 def database_url(context: typer.Context, database: str | None) -> str:
     """The database that a command reads: the one named, or else the embedded sample."""
-    from exporttools.embedded import default_database_url
+    from exporttools.database.embedded import default_database_url
 
     return database or context.obj["database"] or default_database_url()[0]
 
 
 def open_store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
     """The store that a command reads; where no database is named, that is said."""
-    from exporttools.store import ExportBundleStore
+    from exporttools.database.store import ExportBundleStore
 
     if not (database or context.obj["database"]):
         note("reading the embedded sample, a made-up fleet; name yours by --database or EXPORTTOOLS_DATABASE_URL")
@@ -110,16 +113,6 @@ def bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:
     return bundle
 
 
-def parse_time(text: str | None) -> Any:
-    """A time as typed; without an offset it is UTC, as everything shown is."""
-    import datetime as dt
-
-    if text is None:
-        return None
-    try:
-        moment = dt.datetime.fromisoformat(text)
-    except ValueError as error:
-        raise ConfigError(
-            f"{one_line(repr(text), 60)} is no time; accepted are such as 2026-10-05 and 2026-10-05T14:00:00Z"
-        ) from error
-    return moment.replace(tzinfo=dt.UTC) if moment.tzinfo is None else moment
+def parse_time(text: str | None) -> dt.datetime | None:
+    """A time as typed, where one was."""
+    return None if text is None else times.parse_time(text)

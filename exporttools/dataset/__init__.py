@@ -9,8 +9,8 @@
 The day is the UTC day on which the run started (the incident was created), or ``__undated__``.
 """
 
-from exporttools.dataset.manifest import Manifest, Part, Window
+from exporttools.dataset.checking import DatasetVerification
+from exporttools.dataset.manifest import Manifest, PartFile, Window
 from exporttools.dataset.reading import Dataset, open_dataset
-from exporttools.dataset.verification import DatasetVerification
 
-__all__ = ["Dataset", "DatasetVerification", "Manifest", "Part", "Window", "open_dataset"]
+__all__ = ["Dataset", "DatasetVerification", "Manifest", "PartFile", "Window", "open_dataset"]

@@ -11,11 +11,11 @@ from exporttools.dataset.manifest import (
     first_child,
     manifest_numbers,
     read_manifest,
-    read_parts,
+    read_part_files,
 )
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DestinationConflict
-from exporttools.schema import RECORDS
+from exporttools.records.schema import RECORD_TYPES
 
 
 class Committer:
@@ -86,10 +86,10 @@ def remove_orphans(storage: Storage) -> int:
         for window in manifest.windows if manifest else ():
             if window.parts_path not in seen:
                 seen.add(window.parts_path)
-                listed.update(part.path for part in read_parts(storage, window))
+                listed.update(part.path for part in read_part_files(storage, window))
     orphans = [
         path
-        for prefix in (*(f"{table}/" for table in RECORDS), "_manifest/windows/")
+        for prefix in (*(f"{table}/" for table in RECORD_TYPES), "_manifest/windows/")
         for path, _ in storage.list(prefix)
         if path not in listed and path not in seen
     ]

@@ -12,14 +12,17 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from exporttools.dataset.committing import Committer
-from exporttools.dataset.manifest import Manifest, Part, Window, new_window, parse_utc_text, read_parts
-from exporttools.dataset.part_files import KEYS, arrow_schema, new_part, own_columns
+from exporttools.dataset.manifest import Manifest, PartFile, Window, new_window, read_part_files
+from exporttools.dataset.part_files import KEYS, arrow_schema, new_part_file, own_columns
 from exporttools.dataset.storage import Storage
 from exporttools.dataset.windows import grid_number, parse_window
 from exporttools.errors import DatasetUnreadable
-from exporttools.schema import RECORDS, Column
+from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.times import parse_utc
 
-_EXTRA = {record.table: {column.name: column for column in record.extra} for record in RECORDS.values()}
+_EXTRA = {
+    record_type.table: {column.name: column for column in record_type.extra} for record_type in RECORD_TYPES.values()
+}
 _BATCH_ROWS = 65_536
 _READ_BYTES = 1 << 20
 _SORT_MEMORY = "400MB"
@@ -75,19 +78,19 @@ def _mergeable(a: Window, b: Window, length_s: int) -> bool:
     if a.until != b.since:
         # Nobody says that anything between them was ever looked for; in one window, no export would look for it again.
         return False
-    last = parse_utc_text(b.until) - dt.timedelta(microseconds=1)
-    return grid_number(parse_utc_text(a.since), length_s) == grid_number(last, length_s)
+    last = parse_utc(b.until) - dt.timedelta(microseconds=1)
+    return grid_number(parse_utc(a.since), length_s) == grid_number(last, length_s)
 
 
 def _merged(storage: Storage, group: Sequence[Window]) -> Window:
-    parts = [(part, window.extra_columns) for window in group for part in read_parts(storage, window)]
+    parts = [(part, window.extra_columns) for window in group for part in read_part_files(storage, window)]
     extra = {
         table: {name: kind for window in group for name, kind in window.extra_columns.get(table, {}).items()}
-        for table in RECORDS
+        for table in RECORD_TYPES
     }
 
-    def place(item: tuple[Part, Extra]) -> tuple[int, str, str]:
-        return list(RECORDS).index(item[0].table), item[0].tenant_id, item[0].day
+    def place(item: tuple[PartFile, Extra]) -> tuple[int, str, str]:
+        return list(RECORD_TYPES).index(item[0].table), item[0].tenant_id, item[0].day
 
     merged = []
     for _, found in groupby(sorted(parts, key=place), key=place):
@@ -101,8 +104,8 @@ def _merged(storage: Storage, group: Sequence[Window]) -> Window:
     assert last.until is not None
     return new_window(
         storage,
-        parse_utc_text(first.since),
-        parse_utc_text(last.until),
+        parse_utc(first.since),
+        parse_utc(last.until),
         merged,
         read_at=min(window.read_at for window in group),
         open_runs=0,
@@ -114,7 +117,7 @@ def _merged(storage: Storage, group: Sequence[Window]) -> Window:
 
 def _columns(table: str, extra: Extra) -> tuple[Column, ...]:
     return own_columns(
-        RECORDS[table],
+        RECORD_TYPES[table],
         [
             _EXTRA[table].get(name) or Column(name, kind, True, "")  # type: ignore[arg-type]
             for name, kind in extra.get(table, {}).items()
@@ -122,7 +125,7 @@ def _columns(table: str, extra: Extra) -> tuple[Column, ...]:
     )
 
 
-def _merge(storage: Storage, parts: Sequence[tuple[Part, Extra]], columns: Sequence[Column]) -> Part:
+def _merge(storage: Storage, parts: Sequence[tuple[PartFile, Extra]], columns: Sequence[Column]) -> PartFile:
     import duckdb
 
     first, schema = parts[0][0], arrow_schema(columns)
@@ -141,14 +144,14 @@ def _merge(storage: Storage, parts: Sequence[tuple[Part, Extra]], columns: Seque
             connection.execute("SET TimeZone = 'UTC'")
             # It sorts text by its UTF-8 bytes, which is the order of code points.
             batches = connection.from_arrow(rows).order(key).to_arrow_reader(_BATCH_ROWS)
-            with new_part(storage, RECORDS[first.table], columns, first.tenant_id, first.day) as writer:
+            with new_part_file(storage, RECORD_TYPES[first.table], columns, first.tenant_id, first.day) as writer:
                 for batch in batches:
                     arrays = [array.cast(field.type) for array, field in zip(batch.columns, schema, strict=True)]
                     writer.write(pa.RecordBatch.from_arrays(arrays, schema=schema))
     return writer.part
 
 
-def _require_unchanged(storage: Storage, part: Part, schema: pa.Schema) -> None:
+def _require_unchanged(storage: Storage, part: PartFile, schema: pa.Schema) -> None:
     """Raise where a file is not what the manifest says: merged, its damage would have a digest that fits."""
     try:
         with storage.open(part.path) as file:
@@ -170,7 +173,7 @@ def _require_unchanged(storage: Storage, part: Part, schema: pa.Schema) -> None:
 
 
 def _rows(
-    storage: Storage, parts: Sequence[tuple[Part, Extra]], schema: pa.Schema, numbered: pa.Schema
+    storage: Storage, parts: Sequence[tuple[PartFile, Extra]], schema: pa.Schema, numbered: pa.Schema
 ) -> Iterator[pa.RecordBatch]:
     """The rows of all parts, one after another, with NULL in the columns that a part lacks."""
     for part, extra in parts:

@@ -20,10 +20,11 @@ from urllib.parse import quote
 
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable
-from exporttools.hashing import combined_digest
-from exporttools.inert import one_line
-from exporttools.schema import ARROW_TYPES, RECORDS
-from exporttools.strict_json import parse_object
+from exporttools.files.digests import combined_digest
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES
+from exporttools.text.inert import one_line
+from exporttools.text.strict_json import parse_object
+from exporttools.times import parse_utc, utc_text
 
 FORMAT = 1
 UNDATED = "__undated__"
@@ -36,7 +37,7 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 @dataclass(frozen=True, slots=True)
-class Part:
+class PartFile:
     """One Parquet file: rows of one table, tenant and day, in key order.
 
     Attributes
@@ -49,7 +50,7 @@ class Part:
     sha256 : str
         Of the file.
     content_digest : str
-        Of the rows; see :mod:`exporttools.hashing`.
+        Of the rows; see :mod:`exporttools.files.digests`.
     min_time, max_time : str or None
         The least and greatest time of the rows (runs: start; incidents: creation; steps: their own; traces: none).
     """
@@ -188,7 +189,7 @@ def new_window(
     storage: Storage,
     since: dt.datetime | None,
     until: dt.datetime | None,
-    parts: Sequence[Part],
+    parts: Sequence[PartFile],
     *,
     read_at: str,
     open_runs: int,
@@ -197,13 +198,15 @@ def new_window(
     extra_columns: Mapping[str, Mapping[str, str]],
 ) -> Window:
     """Write a window's parts file; gives the window, to be committed by a manifest."""
-    ordered = sorted(parts, key=lambda part: (list(RECORDS).index(part.table), part.tenant_id, part.day, part.path))
+    ordered = sorted(
+        parts, key=lambda part: (list(RECORD_TYPES).index(part.table), part.tenant_id, part.day, part.path)
+    )
     data = _encoded({"format": FORMAT, "parts": [asdict(part) for part in ordered]})
     sha256 = hashlib.sha256(data).hexdigest()
     path = f"_manifest/windows/{sha256[:32]}.json"
     with suppress(FileExistsError):  # named by its content: it is the same
         storage.create(path, data)
-    of = {table: [part for part in ordered if part.table == table] for table in RECORDS}
+    of = {table: [part for part in ordered if part.table == table] for table in RECORD_TYPES}
     return Window(
         since=None if since is None else utc_text(since),
         until=None if until is None else utc_text(until),
@@ -223,16 +226,6 @@ def new_window(
 def partition_path(table: str, tenant_id: str, day: str) -> str:
     """Where a table's parts of a tenant and day lie. The tenant is percent-encoded, as Hive and Spark do."""
     return f"{table}/tenant_id={quote(tenant_id, safe='')}/day={day}"
-
-
-def utc_text(moment: dt.datetime) -> str:
-    """A time as manifests write it: ISO 8601, UTC, always with microseconds, so that texts sort by time."""
-    return moment.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
-
-
-def parse_utc_text(text: str) -> dt.datetime:
-    """The time that :func:`utc_text` wrote."""
-    return dt.datetime.fromisoformat(text)
 
 
 def manifest_numbers(storage: Storage) -> list[int]:
@@ -266,7 +259,7 @@ def read_manifest(storage: Storage, number: int | None = None) -> Manifest | Non
     return manifest
 
 
-def read_parts(storage: Storage, window: Window) -> list[Part]:
+def read_part_files(storage: Storage, window: Window) -> list[PartFile]:
     """A window's parts.
 
     Raises
@@ -344,11 +337,11 @@ def _require_window(window: Window) -> None:
         _by_table(window.content_digests, _is_sha256),
         isinstance(window.parts_path, str) and _PARTS.fullmatch(window.parts_path) is not None,
         _is_sha256(window.parts_sha256),
-        isinstance(window.extra_columns, dict) and RECORDS.keys() >= window.extra_columns.keys(),
+        isinstance(window.extra_columns, dict) and RECORD_TYPES.keys() >= window.extra_columns.keys(),
         what=what,
     )
     for table, columns in window.extra_columns.items():
-        known = {column.name for column in (*RECORDS[table].context, *RECORDS[table].columns)}
+        known = {column.name for column in (*RECORD_TYPES[table].context, *RECORD_TYPES[table].columns)}
         _require(
             isinstance(columns, dict) and not known.intersection(columns),
             *(kind in ARROW_TYPES for kind in columns.values()),
@@ -357,7 +350,7 @@ def _require_window(window: Window) -> None:
 
 
 def _by_table(value: Any, accepted: Callable[[Any], bool]) -> bool:
-    return isinstance(value, dict) and list(value) == list(RECORDS) and all(map(accepted, value.values()))
+    return isinstance(value, dict) and list(value) == list(RECORD_TYPES) and all(map(accepted, value.values()))
 
 
 def _is_sha256(value: Any) -> bool:
@@ -366,13 +359,13 @@ def _is_sha256(value: Any) -> bool:
 
 def _is_time(value: Any) -> bool:
     try:
-        return isinstance(value, str) and utc_text(parse_utc_text(value)) == value
+        return isinstance(value, str) and utc_text(parse_utc(value)) == value
     except (ValueError, OverflowError):
         return False
 
 
-def _part_of(item: dict[str, Any]) -> Part:
-    part = Part(**item)
+def _part_of(item: dict[str, Any]) -> PartFile:
+    part = PartFile(**item)
     _require(
         *(isinstance(value, str) for value in (part.table, part.tenant_id, part.day, part.path, part.sha256)),
         *(type(count) is int and count >= 0 for count in (part.rows, part.bytes)),
@@ -380,7 +373,7 @@ def _part_of(item: dict[str, Any]) -> Part:
         *(value is None or _is_time(value) for value in (part.min_time, part.max_time)),
         what="a part's members",
     )
-    if part.table not in RECORDS:
+    if part.table not in RECORD_TYPES:
         raise ValueError(f"a table {one_line(repr(part.table), 60)}")
     expected = f"{partition_path(part.table, part.tenant_id, part.day)}/part-{part.sha256[:32]}.parquet"
     if (

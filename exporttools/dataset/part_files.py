@@ -11,13 +11,15 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporttools.dataset.manifest import Part, partition_path, utc_text
-from exporttools.dataset.storage import NewPart, Storage
+from exporttools.dataset.manifest import PartFile, partition_path
+from exporttools.dataset.storage import NewPartFile, Storage
 from exporttools.errors import InconsistentData
-from exporttools.hashing import ContentDigest
-from exporttools.inert import one_line
-from exporttools.parquet_encoding import repeating_columns
-from exporttools.schema import RECORDS, Column, Origin, Record, require_valid
+from exporttools.files.digests import ContentDigest
+from exporttools.files.parquet import repeating_columns
+from exporttools.records.schema import RECORD_TYPES, Column, RecordType
+from exporttools.records.validity import Origin, require_valid
+from exporttools.text.inert import one_line
+from exporttools.times import utc_text
 
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 32 << 20
@@ -27,15 +29,15 @@ TIME_COLUMNS = {"incidents": "created_at", "runs": "started_at", "trace_steps": 
 """The column that says when a row happened."""
 
 KEYS: dict[str, tuple[str, ...]] = {
-    record.table: (*(("trace_id",) if record.table == "trace_steps" else ()), *record.key)
-    for record in RECORDS.values()
+    record_type.table: (*(("trace_id",) if record_type.table == "trace_steps" else ()), *record_type.key)
+    for record_type in RECORD_TYPES.values()
 }
 """What identifies a table's row within its tenant, and orders rows: texts by code points."""
 
 
-def own_columns(record: Record, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
+def own_columns(record_type: RecordType, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
     """The columns of a table's parts: the record's context, its own, then extra ones."""
-    return (*record.context, *record.columns, *extra)
+    return (*record_type.context, *record_type.columns, *extra)
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
@@ -43,23 +45,23 @@ def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([column.arrow_field for column in columns])
 
 
-class PartWriter:
+class PartFileWriter:
     """Takes the rows of a part in key order; memory is one row group.
 
     Attributes
     ----------
-    part : Part
-        What was written; there after the block of :func:`new_part`.
+    part : PartFile
+        What was written; there after the block of :func:`new_part_file`.
     """
 
-    part: Part
+    part: PartFile
 
-    def __init__(self, new: NewPart, record: Record, columns: Sequence[Column]) -> None:
-        self._new, self._record, self._columns = new, record, columns
+    def __init__(self, new: NewPartFile, record_type: RecordType, columns: Sequence[Column]) -> None:
+        self._new, self._record, self._columns = new, record_type, columns
         self._schema = arrow_schema(columns)
         self._file = _Hashing(new.file)
-        self._digest = ContentDigest(record.table, self._schema)
-        self._order = KeyOrder(record.table)
+        self._digest = ContentDigest(record_type.table, self._schema)
+        self._order = KeyOrder(record_type.table)
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = 0
@@ -113,7 +115,7 @@ class PartWriter:
         self._writer.close()
         table, sha256 = self._record.table, self._file.sha256.hexdigest()
         low, high = (None, None) if self._times is None else map(utc_text, self._times)
-        self.part = Part(
+        self.part = PartFile(
             table=table,
             tenant_id=tenant_id,
             day=day,
@@ -129,9 +131,9 @@ class PartWriter:
 
 
 @contextmanager
-def new_part(
-    storage: Storage, record: Record, columns: Sequence[Column], tenant_id: str, day: str
-) -> Iterator[PartWriter]:
+def new_part_file(
+    storage: Storage, record_type: RecordType, columns: Sequence[Column], tenant_id: str, day: str
+) -> Iterator[PartFileWriter]:
     """A part to write, which has its place in the dataset when the block ends, or vanishes with the block's error.
 
     Readers see it once a manifest lists it.
@@ -139,13 +141,13 @@ def new_part(
     Parameters
     ----------
     storage : Storage
-    record : Record
+    record : RecordType
     columns : sequence of Column
         See :func:`own_columns`.
     tenant_id, day : str
     """
-    with storage.new_part() as new:
-        writer = PartWriter(new, record, columns)
+    with storage.new_part_file() as new:
+        writer = PartFileWriter(new, record_type, columns)
         yield writer
         writer.finish(tenant_id, day)
 

@@ -15,15 +15,16 @@ from typing import TYPE_CHECKING, Any
 import pyarrow as pa
 import pyarrow.dataset as ds
 
+from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
-from exporttools.dataset.manifest import Manifest, Part, parse_utc_text, read_manifest, read_parts
+from exporttools.dataset.manifest import Manifest, PartFile, read_manifest, read_part_files
 from exporttools.dataset.part_files import arrow_schema, own_columns
 from exporttools.dataset.storage import Destination, Storage, open_storage
-from exporttools.dataset.verification import DatasetVerification, verify_dataset
 from exporttools.errors import ConfigError, DatasetUnreadable
-from exporttools.hashing import combined_digest
-from exporttools.inert import html_text, one_line
-from exporttools.schema import RECORDS, Column
+from exporttools.files.digests import combined_digest
+from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.text.inert import html_text, one_line
+from exporttools.times import parse_utc
 
 if TYPE_CHECKING:
     import duckdb
@@ -71,7 +72,7 @@ class Dataset:
     --------
     >>> import tempfile
     >>> from exporttools import ExportBundleStore, export_dataset
-    >>> from exporttools.embedded import embedded_database
+    >>> from exporttools.database.embedded import embedded_database
     >>> folder = tempfile.TemporaryDirectory()
     >>> report = export_dataset(ExportBundleStore(embedded_database()), folder.name, window="7d", progress=False)
     >>> dataset = open_dataset(folder.name)
@@ -85,18 +86,18 @@ class Dataset:
         self.manifest = manifest
 
     @cached_property
-    def parts(self) -> tuple[Part, ...]:
+    def part_files(self) -> tuple[PartFile, ...]:
         """The Parquet files, by table, tenant, day and time."""
-        found: list[Part] = []
+        found: list[PartFile] = []
         for window in self.manifest.windows:
-            found += read_parts(self._storage, window)
-        tables = list(RECORDS)
+            found += read_part_files(self._storage, window)
+        tables = list(RECORD_TYPES)
         return tuple(sorted(found, key=lambda part: (tables.index(part.table), part.tenant_id, part.day)))
 
     @property
     def tables(self) -> tuple[str, ...]:
         """The tables' names."""
-        return tuple(RECORDS)
+        return tuple(RECORD_TYPES)
 
     @property
     def rows(self) -> Mapping[str, int]:
@@ -110,19 +111,21 @@ class Dataset:
 
     def _totals(self, what: str) -> Mapping[str, int]:
         windows = self.manifest.windows
-        return MappingProxyType({table: sum(getattr(window, what)[table] for window in windows) for table in RECORDS})
+        return MappingProxyType(
+            {table: sum(getattr(window, what)[table] for window in windows) for table in RECORD_TYPES}
+        )
 
     @property
     def tenants(self) -> tuple[str, ...]:
         """The tenants whose rows are here, sorted."""
-        return tuple(sorted({part.tenant_id for part in self.parts}))
+        return tuple(sorted({part.tenant_id for part in self.part_files}))
 
     @property
     def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
         """The first and the last time of any incident, run's start or step; None where there is none."""
-        lows = [part.min_time for part in self.parts if part.min_time]
-        highs = [part.max_time for part in self.parts if part.max_time]
-        return (parse_utc_text(min(lows)), parse_utc_text(max(highs))) if lows and highs else None
+        lows = [part.min_time for part in self.part_files if part.min_time]
+        highs = [part.max_time for part in self.part_files if part.max_time]
+        return (parse_utc(min(lows)), parse_utc(max(highs))) if lows and highs else None
 
     @property
     def content_digests(self) -> Mapping[str, str]:
@@ -132,8 +135,8 @@ class Dataset:
         into parts, which have digests of their own.
         """
         digests = {
-            table: combined_digest(part.content_digest for part in self.parts if part.table == table)
-            for table in RECORDS
+            table: combined_digest(part.content_digest for part in self.part_files if part.table == table)
+            for table in RECORD_TYPES
         }
         return MappingProxyType(digests)
 
@@ -155,11 +158,11 @@ class Dataset:
     @cached_property
     def _extra(self) -> dict[str, tuple[Column, ...]]:
         """By table: the columns that any of its files has beyond the record's."""
-        found: dict[str, dict[str, Column]] = {table: {} for table in RECORDS}
+        found: dict[str, dict[str, Column]] = {table: {} for table in RECORD_TYPES}
         for window in self.manifest.windows:
             for table, names in window.extra_columns.items():
                 for name, kind in names.items():
-                    known = {column.name: column for column in RECORDS[table].extra}
+                    known = {column.name: column for column in RECORD_TYPES[table].extra}
                     column = found[table].setdefault(name, known.get(name) or _extra_column(name, kind))
                     if column.type != kind:  # of another type at another time: as text, it is one column
                         found[table][name] = _extra_column(name, "string")
@@ -174,7 +177,7 @@ class Dataset:
             No such table.
         """
         self._parts_of(table)
-        return arrow_schema(own_columns(RECORDS[table], self._extra[table]))
+        return arrow_schema(own_columns(RECORD_TYPES[table], self._extra[table]))
 
     def to_arrow(
         self,
@@ -255,7 +258,7 @@ class Dataset:
         connection = duckdb.connect(":memory:")
         connection.execute("SET TimeZone = 'UTC'")
         self._storage.register(connection)
-        for table in RECORDS:
+        for table in RECORD_TYPES:
             connection.execute(f"CREATE VIEW {table} AS {self._view(table)}")
         steps = ", ".join(
             f"s.{_quoted(name)}" for name in self.schema("trace_steps").names if name not in ("tenant_id", "trace_id")
@@ -269,7 +272,7 @@ class Dataset:
         return connection
 
     def _view(self, table: str) -> str:
-        columns = own_columns(RECORDS[table], self._extra[table])
+        columns = own_columns(RECORD_TYPES[table], self._extra[table])
         files = self.files(table)
         if not files:
             nulls = ", ".join(
@@ -278,7 +281,7 @@ class Dataset:
             return f"SELECT {nulls}, CAST(NULL AS VARCHAR) AS day WHERE false"
         _require_distinct(table, columns)
         # read_parquet knows the columns of the files alone; an extra one may be declared where no file has it.
-        held = {column.name for column in own_columns(RECORDS[table])}
+        held = {column.name for column in own_columns(RECORD_TYPES[table])}
         for window in self.manifest.windows:
             if window.rows[table]:
                 held |= window.extra_columns.get(table, {}).keys()
@@ -326,10 +329,10 @@ class Dataset:
         manifest = compact(self._storage, self.manifest, window)
         return self if manifest is self.manifest else Dataset(self._storage, manifest)
 
-    def _parts_of(self, table: str) -> Sequence[Part]:
-        if table not in RECORDS:
-            raise ConfigError(f"no table {one_line(repr(table), 60)}; there are {', '.join(RECORDS)}")
-        return [part for part in self.parts if part.table == table]
+    def _parts_of(self, table: str) -> Sequence[PartFile]:
+        if table not in RECORD_TYPES:
+            raise ConfigError(f"no table {one_line(repr(table), 60)}; there are {', '.join(RECORD_TYPES)}")
+        return [part for part in self.part_files if part.table == table]
 
     @property
     def facts(self) -> list[tuple[str, str]]:
@@ -356,11 +359,11 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         left = "text-align:left"
-        files = {table: len(self._parts_of(table)) for table in RECORDS}
+        files = {table: len(self._parts_of(table)) for table in RECORD_TYPES}
         rows = "".join(
             f"<tr><td style='{left}'>{table}</td><td>{self.rows[table]:,}</td><td>{files[table]:,}</td>"
             f"<td>{self.bytes[table] / 1e6:,.1f}</td></tr>"
-            for table in RECORDS
+            for table in RECORD_TYPES
         )
         facts = "".join(f"<br>{name}: {html_text(value, 500)}" for name, value in self.facts)
         return (

@@ -17,9 +17,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
-from exporttools.durable import StagedFile, new_file, staged_file
-from exporttools.errors import ConfigError, ExportError, MissingExtra
-from exporttools.inert import one_line
+from exporttools.errors import ConfigError, DatasetError, MissingExtra
+from exporttools.files.durable import StagedFile, new_file, staged_file
+from exporttools.text.inert import one_line
+from exporttools.times import EPOCH
 
 if TYPE_CHECKING:
     import duckdb
@@ -31,7 +32,7 @@ _ACCEPTED = (
 )
 
 
-class NewPart(Protocol):
+class NewPartFile(Protocol):
     """A file that is being written and has no place yet.
 
     Attributes
@@ -65,7 +66,7 @@ class Storage(Protocol):
     def create(self, path: str, data: bytes) -> None:
         """Create a file, durably and as a whole; FileExistsError where one is, then or at the same moment."""
 
-    def new_part(self) -> AbstractContextManager[NewPart]:
+    def new_part_file(self) -> AbstractContextManager[NewPartFile]:
         """A file to write; it vanishes with the block unless it was published."""
         ...
 
@@ -159,10 +160,10 @@ class LocalStorage:
             file.write(data)
 
     @contextmanager
-    def new_part(self) -> Iterator[NewPart]:
+    def new_part_file(self) -> Iterator[NewPartFile]:
         """See :class:`Storage`."""
         with staged_file(self._root / "part") as staged:
-            yield _LocalPart(self._root, staged)
+            yield _LocalPartFile(self._root, staged)
 
     def list(self, prefix: str) -> Iterator[tuple[str, int]]:
         """See :class:`Storage`."""
@@ -197,7 +198,7 @@ class LocalStorage:
         """See :class:`Storage`; DuckDB reads directories by itself."""
 
 
-class _LocalPart:
+class _LocalPartFile:
     def __init__(self, root: Path, staged: StagedFile) -> None:
         self._root, self._staged = root, staged
         self.file = staged.file
@@ -296,17 +297,17 @@ class ObjectStorage:
         if not self._checked:
             raise self._no_conditional_put("it replaced an object that was to be created only if absent")
 
-    def _no_conditional_put(self, why: str) -> ExportError:
-        return ExportError(
+    def _no_conditional_put(self, why: str) -> DatasetError:
+        return DatasetError(
             f"{self.url} has no conditional put (If-None-Match: *): {one_line(why, 200)}. Two exports at once could lose a "
             "manifest there, so none is begun; export to a directory, or to a store that has it"
         )
 
     @contextmanager
-    def new_part(self) -> Iterator[NewPart]:
+    def new_part_file(self) -> Iterator[NewPartFile]:
         """See :class:`Storage`."""
         with tempfile.TemporaryFile(prefix="exporttools-") as file:
-            yield _ObjectPart(self, file)
+            yield _ObjectPartFile(self, file)
 
     def upload(self, file: BinaryIO, path: str) -> None:
         """Put a local file at a path, whole: object stores show nothing of an upload before its end."""
@@ -374,7 +375,7 @@ class ObjectStorage:
             raise OSError(f"{self.url}: {one_line(error, 400)}") from error
 
 
-class _ObjectPart:
+class _ObjectPartFile:
     def __init__(self, storage: ObjectStorage, file: BinaryIO) -> None:
         self._storage = storage
         self.file = file
@@ -444,9 +445,7 @@ def _filesystem_class(fsspec: Any) -> Any:
 
         def modified(self, path: str) -> Any:  # noqa: ARG002
             # Parts are named by their content.
-            import datetime as dt
-
-            return dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
+            return EPOCH
 
     return DatasetFileSystem
 

@@ -6,13 +6,11 @@ import datetime as dt
 from collections.abc import Iterable, Sequence
 
 from exporttools.errors import ConfigError
-from exporttools.lengths import parse_length
+from exporttools.times import EARLIEST, EPOCH, LATEST, parse_length
 
 Interval = tuple[dt.datetime, dt.datetime]
 """Half-open, [since, until)."""
 
-_EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
-_LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
 _DAY_S = 86_400
 
 
@@ -45,7 +43,7 @@ def grid_number(moment: dt.datetime, length_s: int) -> int:
     >>> grid_number(dt.datetime(1970, 1, 3, tzinfo=dt.UTC), 86_400)
     2
     """
-    return (moment - _EPOCH) // dt.timedelta(seconds=length_s)
+    return (moment - EPOCH) // dt.timedelta(seconds=length_s)
 
 
 def grid_interval(number: int, length_s: int) -> Interval:
@@ -53,9 +51,9 @@ def grid_interval(number: int, length_s: int) -> Interval:
     ends = []
     for edge in (number, number + 1):
         try:
-            ends.append(_EPOCH + dt.timedelta(seconds=edge * length_s))
+            ends.append(EPOCH + dt.timedelta(seconds=edge * length_s))
         except OverflowError:
-            ends.append(_LATEST if edge > 0 else dt.datetime.min.replace(tzinfo=dt.UTC))
+            ends.append(LATEST if edge > 0 else EARLIEST)
     return ends[0], ends[1]
 
 

@@ -13,18 +13,18 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from exporttools.database.scoped_reader import require_period
+from exporttools.database.store import ExportBundleStore
 from exporttools.dataset.committing import Committer
-from exporttools.dataset.manifest import Window, first_manifest, parse_utc_text, read_manifest
+from exporttools.dataset.manifest import Window, first_manifest, read_manifest
 from exporttools.dataset.storage import open_storage
 from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_window
-from exporttools.errors import DestinationConflict, ExportError, ExportInterrupted, ExportToolsError
-from exporttools.export.report import ExportPlan, ExportReport, PlannedWindow
+from exporttools.errors import DatasetError, DestinationConflict, ExportInterrupted, ExportToolsError
+from exporttools.export.export_report import ExportPlan, ExportReport, PlannedWindow
 from exporttools.export.task import ExportedWindow, ExportTask, export_window
-from exporttools.inert import one_line
-from exporttools.lengths import parse_length
-from exporttools.schema import RECORDS
-from exporttools.scoped_reader import require_period
-from exporttools.store import ExportBundleStore
+from exporttools.records.schema import RECORD_TYPES
+from exporttools.text.inert import one_line
+from exporttools.times import parse_length, parse_utc
 
 if TYPE_CHECKING:
     from exporttools.dataset.storage import Destination
@@ -96,13 +96,13 @@ def export_dataset(
     Notes
     -----
     Runs without a start, and traces of no known run, are exported under ``day=__undated__``, and read again by every
-    export. Part files that no manifest lists, left by an export that was killed, are removed once the next one begins.
+    export. PartFile files that no manifest lists, left by an export that was killed, are removed once the next one begins.
 
     Examples
     --------
     >>> import tempfile
     >>> from exporttools import open_dataset
-    >>> from exporttools.embedded import embedded_database
+    >>> from exporttools.database.embedded import embedded_database
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     report = export_dataset(ExportBundleStore(embedded_database()), folder, window="7d", progress=False)
     ...     rows = open_dataset(folder).rows["runs"]
@@ -113,7 +113,7 @@ def export_dataset(
     job = _Job(store, destination, since, until, window, tenant_id, settle, create=True)
     writer = None
     retries: list[str] = []
-    written = dict.fromkeys(RECORDS, 0), dict.fromkeys(RECORDS, 0)
+    written = dict.fromkeys(RECORD_TYPES, 0), dict.fromkeys(RECORD_TYPES, 0)
     committed = unchanged = 0
     if job.planned:
         writer = Committer(job.storage, job.manifest)
@@ -228,16 +228,18 @@ class _Job:
         within = [known for known in self.manifest.windows if self.covers(known)]
         self.skipped = sum(known.settled for known in within)
         with self.store.window_snapshot() as snapshot:
-            cells = {cell.number: cell for cell in snapshot.cells(self.length_s, self.tenant, self.since, self.until)}
+            grid_counts = {
+                cell.number: cell for cell in snapshot.grid_counts(self.length_s, self.tenant, self.since, self.until)
+            }
             undated = snapshot.undated(self.tenant)
         committed = [interval for known in self.manifest.windows if (interval := _interval(known))]
         planned = []
-        for start, end in new_intervals(cells, self.length_s, self.since, self.until, committed):
-            cell = cells[grid_number(start, self.length_s)]
+        for start, end in new_intervals(grid_counts, self.length_s, self.since, self.until, committed):
+            cell = grid_counts[grid_number(start, self.length_s)]
             planned.append(PlannedWindow(start, end, "new", cell.runs, cell.open_runs, cell.incidents))
         for known in within:
             if not known.settled and known.since is not None:
-                start, end = parse_utc_text(known.since), parse_utc_text(known.until or known.since)
+                start, end = parse_utc(known.since), parse_utc(known.until or known.since)
                 counts = (known.rows["runs"], known.open_runs, known.rows["incidents"])
                 planned.append(PlannedWindow(start, end, "provisional", *counts))
         planned.sort(key=lambda one: one.since or dt.datetime.min.replace(tzinfo=dt.UTC))
@@ -253,7 +255,7 @@ class _Job:
 def _interval(window: Window) -> Interval | None:
     if window.since is None or window.until is None:
         return None
-    return parse_utc_text(window.since), parse_utc_text(window.until)
+    return parse_utc(window.since), parse_utc(window.until)
 
 
 def _same(known: Window | None, found: Window) -> bool:
@@ -296,7 +298,7 @@ def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -
     except (ExportToolsError, OSError) as error:
         if writer.overtaken():
             raise writer.conflict() from error
-        if isinstance(error, ExportError):
+        if isinstance(error, DatasetError):
             raise
         raise ExportInterrupted(
             f"the export stopped: {one_line(error, 1500)}. {ready:,} of {len(tasks):,} windows are committed and stay; "

@@ -14,13 +14,14 @@ from typing import Any
 
 import pyarrow as pa
 
-from exporttools.dataset.manifest import UNDATED, Part, Window, new_window, utc_text
-from exporttools.dataset.part_files import new_part, own_columns
+from exporttools.database.store import ExportBundleStore
+from exporttools.database.window_reader import TenantDay, WindowSnapshot, require_count
+from exporttools.dataset.manifest import UNDATED, PartFile, Window, new_window
+from exporttools.dataset.part_files import new_part_file, own_columns
 from exporttools.dataset.storage import Storage
 from exporttools.errors import StoreError
-from exporttools.schema import RECORDS, Column
-from exporttools.store import ExportBundleStore
-from exporttools.window_reader import Piece, WindowSnapshot, require_count
+from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.times import utc_text
 
 QUEUED_BATCHES = 8
 """How many batches lie between reading and writing."""
@@ -96,13 +97,13 @@ def export_window(task: ExportTask) -> ExportedWindow:
 def _attempt(task: ExportTask) -> Window:
     read_at = dt.datetime.now(dt.UTC)
     with task.store.window_snapshot() as snapshot:
-        pieces = snapshot.pieces(task.tenant_id, task.since, task.until)
-        parts = _written(task, _items(snapshot, pieces))
+        tenant_days = snapshot.tenant_days(task.tenant_id, task.since, task.until)
+        parts = _written(task, _items(snapshot, tenant_days))
         extra = {
-            table: {column.name: column.type for column in snapshot.columns(table)[len(own_columns(record)) :]}
-            for table, record in RECORDS.items()
+            table: {column.name: column.type for column in snapshot.columns(table)[len(own_columns(record_type)) :]}
+            for table, record_type in RECORD_TYPES.items()
         }
-    open_runs = sum(piece.open_runs for piece in pieces)
+    open_runs = sum(tenant_day.open_runs for tenant_day in tenant_days)
     return new_window(
         task.storage,
         task.since,
@@ -110,7 +111,7 @@ def _attempt(task: ExportTask) -> Window:
         parts,
         read_at=utc_text(read_at),
         open_runs=open_runs,
-        undated_runs=sum(piece.runs for piece in pieces) if task.since is None else 0,
+        undated_runs=sum(tenant_day.runs for tenant_day in tenant_days) if task.since is None else 0,
         extra_columns=extra,
         settled=task.until is not None and not open_runs and read_at - task.until >= task.settle,
     )
@@ -130,38 +131,38 @@ class _Rows:
         return other is not None and (self.table, self.tenant_id, self.day) == (other.table, other.tenant_id, other.day)
 
 
-def _items(snapshot: WindowSnapshot, pieces: Sequence[Piece]) -> Generator[_Rows, None, None]:
+def _items(snapshot: WindowSnapshot, tenant_days: Sequence[TenantDay]) -> Generator[_Rows, None, None]:
     """All rows of a window, part by part."""
-    for piece in pieces:
-        day = UNDATED if piece.since is None else piece.since.date().isoformat()
+    for tenant_day in tenant_days:
+        day = UNDATED if tenant_day.since is None else tenant_day.since.date().isoformat()
 
         def rows(
-            table: str, batches: Iterator[pa.RecordBatch], piece: Piece = piece, day: str = day
+            table: str, batches: Iterator[pa.RecordBatch], tenant_day: TenantDay = tenant_day, day: str = day
         ) -> Iterator[_Rows]:
             columns = snapshot.columns(table)
             for batch in batches:
                 if batch.num_rows:
-                    yield _Rows(table, piece.tenant_id, day, columns, batch)
+                    yield _Rows(table, tenant_day.tenant_id, day, columns, batch)
 
-        counts = dict.fromkeys(RECORDS, 0)
+        counts = dict.fromkeys(RECORD_TYPES, 0)
         trace_ids: list[str] = []
         for table, batches in (
-            ("incidents", snapshot.incidents(piece)),
-            ("runs", snapshot.runs(piece)),
-            ("traces", snapshot.traces(piece)),
+            ("incidents", snapshot.incidents(tenant_day)),
+            ("runs", snapshot.runs(tenant_day)),
+            ("traces", snapshot.traces(tenant_day)),
         ):
             for item in rows(table, batches):
                 counts[table] += item.batch.num_rows
                 if table == "traces":
                     trace_ids += item.batch["trace_id"].to_pylist()
                 yield item
-        where = f"{piece.tenant_id!r} on {day}"
-        require_count(f"runs of {where}", piece.runs, counts["runs"])
-        require_count(f"incidents of {where}", piece.incidents, counts["incidents"])
-        yield from rows("trace_steps", snapshot.trace_steps(piece, trace_ids))
+        where = f"{tenant_day.tenant_id!r} on {day}"
+        require_count(f"runs of {where}", tenant_day.runs, counts["runs"])
+        require_count(f"incidents of {where}", tenant_day.incidents, counts["incidents"])
+        yield from rows("trace_steps", snapshot.trace_steps(tenant_day, trace_ids))
 
 
-def _written(task: ExportTask, items: Generator[_Rows, None, None]) -> list[Part]:
+def _written(task: ExportTask, items: Generator[_Rows, None, None]) -> list[PartFile]:
     """Write the parts in a thread of its own, while this one reads on."""
     waiting: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
     with ThreadPoolExecutor(1, thread_name_prefix="exporttools-writer") as pool:
@@ -197,14 +198,16 @@ def _put(waiting: queue.Queue[Any], item: Any, writing: Future[Any]) -> bool:
     return False
 
 
-def _write_parts(task: ExportTask, waiting: queue.Queue[Any]) -> list[Part]:
-    parts: list[Part] = []
+def _write_parts(task: ExportTask, waiting: queue.Queue[Any]) -> list[PartFile]:
+    parts: list[PartFile] = []
     item = waiting.get()
     while item is not None:
         if isinstance(item, _Abandon):
             raise _Abandoned
         first: _Rows = item
-        with new_part(task.storage, RECORDS[first.table], first.columns, first.tenant_id, first.day) as writer:
+        with new_part_file(
+            task.storage, RECORD_TYPES[first.table], first.columns, first.tenant_id, first.day
+        ) as writer:
             while isinstance(item, _Rows) and item.same_part(first):
                 writer.write(item.batch)
                 if task.on_rows is not None:

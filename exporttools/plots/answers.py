@@ -11,21 +11,21 @@ import numpy as np
 import pyarrow as pa
 
 from exporttools.errors import ConfigError, InconsistentData
-from exporttools.export_bundle import ExportBundle
-from exporttools.inert import one_line
 from exporttools.plots.step_data import bundle_title
-from exporttools.snapshot_table import SnapshotTable
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.snapshot_table import SnapshotTable
+from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from exporttools.plots.step_data import Floats, Indices
+    from exporttools.analysis.groups import Floats, Indices
 
 _AMOUNTS = ("cost_cents", "tokens", "duration_ms")
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class StepFrame:
     """A frame of steps that the analysis takes; ``total`` is how many there were before a limit, where one cut them."""
 
     frame: Any
@@ -33,7 +33,7 @@ class Source:
     title: str | None = None
 
 
-def read_source(data: Any) -> Source:
+def read_step_frame(data: Any) -> StepFrame:
     """Take the steps out of a bundle or table; a bundle's steps get the columns that say whose they are.
 
     The analysis warns of steps that a limit cut; a picture says so itself, so the frame goes on without that mark.
@@ -48,16 +48,16 @@ def read_source(data: Any) -> Source:
         for name, value in known.items():
             if value is not None and name not in table.column_names:
                 table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(table)))
-        return Source(table, data.steps.total, bundle_title(data))
+        return StepFrame(table, data.steps.total, bundle_title(data))
     if isinstance(data, SnapshotTable):
-        return Source(data.to_arrow(), data.total)
+        return StepFrame(data.to_arrow(), data.total)
     attributes = getattr(data, "attrs", None)
     if isinstance(attributes, dict) and attributes.get("truncated"):
         total = attributes.get("total")
         data = copy.copy(data)  # shallow: the caller's frame keeps its mark
         data.attrs = {}
-        return Source(data, total if isinstance(total, int) else None)
-    return Source(data if is_frame(data) else _stream(data))
+        return StepFrame(data, total if isinstance(total, int) else None)
+    return StepFrame(data if is_frame(data) else _stream(data))
 
 
 def is_frame(data: Any) -> bool:
@@ -131,14 +131,14 @@ def spent(table: pa.Table) -> tuple[str, Floats]:
     return unit, amounts
 
 
-def check_keys(what: str, keys: Sequence[Any]) -> None:
+def require_key_names(what: str, keys: Sequence[Any]) -> None:
     """Refuse to group by what is no name, or by an amount."""
     for key in keys:
         if not isinstance(key, str) or key in _AMOUNTS:
             raise ConfigError(f"{what} is {one_line(repr(key), 60)}; expected a column that is no amount")
 
 
-def check_limit(limit: Any) -> None:
+def require_limit(limit: Any) -> None:
     """Refuse a limit that is no count."""
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ConfigError(f"limit is {one_line(repr(limit), 60)}; expected a whole number from 1 on")
@@ -161,14 +161,3 @@ def fold(amounts: Floats, limit: int) -> tuple[Indices, Indices]:
     order = np.argsort(-amounts, kind="stable")
     shown = len(order) if len(order) <= limit else limit - 1
     return order[:shown], order[shown:]
-
-
-def plural(count: float, noun: str) -> str:
-    """Say a count of things.
-
-    Examples
-    --------
-    >>> plural(1, "step"), plural(15_233, "step")
-    ('1 step', '15,233 steps')
-    """
-    return f"{count:,.0f} {noun}{'' if count == 1 else 's'}"

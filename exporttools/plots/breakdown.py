@@ -9,26 +9,18 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
 from exporttools.plots.answers import (
-    check_keys,
-    check_limit,
     collected,
     fold,
     group_names,
     numbers,
-    plural,
-    read_source,
+    read_step_frame,
+    require_key_names,
+    require_limit,
     spent,
 )
-from exporttools.plots.captions import (
-    amount_text,
-    count_text,
-    label_text,
-    new_axes,
-    number_text,
-    share_text,
-    write_lines,
-)
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE
+from exporttools.text.words import amount_text, plural, share_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -84,10 +76,10 @@ def cost_breakdown(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['b', 'a']
     """
-    check_limit(limit)
+    require_limit(limit)
     keys = [by] if isinstance(by, str) else list(by)
-    check_keys("by", keys)
-    source = read_source(data)
+    require_key_names("by", keys)
+    source = read_step_frame(data)
     table = collected(analysis.cost_by(source.frame, *keys), "costs")
     unit, amounts = spent(table)
     shown, folded = fold(amounts, limit)

@@ -9,8 +9,9 @@ import matplotlib as mpl
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.transforms import ScaledTranslation
 
-from exporttools.inert import plot_text
-from exporttools.plots.time_axis import DAY_US, duration_text
+from exporttools.text.inert import plot_text
+from exporttools.text.words import amount_text, plural
+from exporttools.times import DAY_US, duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,32 +65,7 @@ def count_text(count: int, total: int | None) -> str:
     """How many steps are drawn, and of how many where a limit cut them."""
     if total is not None:
         return f"first {count:,} of {total:,} steps"
-    return f"{count:,} step{'' if count == 1 else 's'}" if count else "no steps"
-
-
-def amount_text(amount: float, unit: str) -> str:
-    """Say an amount with its unit, as precise as a reader wants it.
-
-    Examples
-    --------
-    >>> amount_text(1234.5678, "US cents"), amount_text(0.000123, "US cents"), amount_text(1_926_683, "tokens")
-    ('1,234.57 US cents', '0.000123 US cents', '1,926,683 tokens')
-    """
-    number = f"{amount:,.0f}" if unit == "tokens" else f"{amount:,.2f}" if amount >= 100 else f"{amount:.4g}"
-    return f"{number} {unit}"
-
-
-def share_text(share: float) -> str:
-    """Say a share in percent that is never rounded to nothing or to all.
-
-    Examples
-    --------
-    >>> share_text(0.923), share_text(0.0004), share_text(1.0), share_text(0.9999)
-    ('92%', '<1%', '100%', '>99%')
-    """
-    if 0 < share < 0.01:
-        return "<1%"
-    return ">99%" if 0.99 < share < 1 else f"{share:.0%}"
+    return plural(count, "step") if count else "no steps"
 
 
 def number_text(value: float, _position: int | None = None) -> str:

@@ -20,14 +20,16 @@ from exporttools.plots.captions import (
     write_nothing_spent,
 )
 from exporttools.plots.step_data import read_steps
-from exporttools.plots.time_axis import DAY_US, dates, duration_text, nice_step_us, set_time_axis
+from exporttools.plots.time_axis import dates, nice_step_us, set_time_axis
+from exporttools.times import DAY_US, duration_text
 
 if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from exporttools.plots.step_data import Floats, Indices, StepData
+    from exporttools.analysis.groups import Floats, Indices
+    from exporttools.plots.step_data import StepData
     from exporttools.plots.time_axis import PausedTime
 
 _MAX_ROWS = 5

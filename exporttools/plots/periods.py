@@ -10,36 +10,28 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
-from exporttools.lengths import parse_length
 from exporttools.plots.answers import (
-    check_keys,
-    check_limit,
     collected,
     fold,
     group_names,
     numbers,
-    plural,
-    read_source,
+    read_step_frame,
+    require_key_names,
+    require_limit,
     spent,
 )
-from exporttools.plots.captions import (
-    amount_text,
-    count_text,
-    label_text,
-    new_axes,
-    number_text,
-    share_text,
-    write_lines,
-)
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.step_data import OTHER_COLOR
-from exporttools.plots.time_axis import DAY_US, dates, duration_text, set_time_axis
+from exporttools.plots.time_axis import dates, set_time_axis
+from exporttools.text.words import amount_text, plural, share_text
+from exporttools.times import DAY_US, duration_text, parse_length
 
 if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from exporttools.plots.step_data import Floats
+    from exporttools.analysis.groups import Floats
 
 _MAX_BARS = 200
 
@@ -102,9 +94,9 @@ def cost_over_time(
     >>> cost_over_time(steps).get_ylabel()
     'US cents per 1 d'
     """
-    check_limit(limit)
-    check_keys("by", [] if by is None else [by])
-    source = read_source(data)
+    require_limit(limit)
+    require_key_names("by", [] if by is None else [by])
+    source = read_step_frame(data)
     length_us = parse_length("every", every).total_seconds() * 1e6
     table = collected(analysis.cost_over_time(source.frame, every, by), "costs")
     unit, amounts = spent(table)

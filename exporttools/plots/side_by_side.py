@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
-from exporttools.plots.answers import collected, fold, numbers, read_source
-from exporttools.plots.captions import amount_text, count_text, label_text, new_axes, number_text, write_lines
+from exporttools.plots.answers import collected, fold, numbers, read_step_frame
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.panels import split
-from exporttools.plots.time_axis import duration_text
+from exporttools.text.words import amount_text
+from exporttools.times import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
 
-    from exporttools.plots.step_data import Floats, Indices
+    from exporttools.analysis.groups import Floats, Indices
 
 _LIMIT = 8
 # Dark and plain, light and hatched: told apart in grey.
@@ -67,7 +68,7 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
     >>> compare_runs(none, none).get_xlabel()
     'US cents'
     """
-    sources = (read_source(a), read_source(b))
+    sources = (read_step_frame(a), read_step_frame(b))
     table = collected(analysis.compare_runs(*(source.frame for source in sources)), "comparison")
     names = tuple(label_text(source.title or f"run {side}", 60) for source, side in zip(sources, "ab", strict=True))
     unit, measure = "US cents", "cost_cents"

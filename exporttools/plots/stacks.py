@@ -9,24 +9,24 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools.plots.captions import (
-    amount_text,
     label_text,
     mark_violation,
     new_axes,
     number_text,
-    share_text,
     write_empty,
     write_heading,
     write_nothing_spent,
 )
 from exporttools.plots.step_data import OTHER_COLOR, read_steps
 from exporttools.plots.time_axis import set_time_axis
+from exporttools.text.words import amount_text, share_text
 
 if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
 
-    from exporttools.plots.step_data import Floats, Indices, StepData
+    from exporttools.analysis.groups import Floats, Indices
+    from exporttools.plots.step_data import StepData
     from exporttools.plots.time_axis import PausedTime
 
 _MAX_BANDS = 7

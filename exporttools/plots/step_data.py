@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.inert import one_line
 from exporttools.plots.time_axis import dates
-from exporttools.schema import ERROR_STATUSES, TRACE_STEPS
-from exporttools.snapshot_table import SnapshotTable
-from exporttools.snapshots import TraceStepSnapshot
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.schema import FAILED_STATUSES, TRACE_STEPS
+from exporttools.records.snapshot_table import SnapshotTable
+from exporttools.records.snapshots import TraceStepSnapshot
+from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Floats: TypeAlias = NDArray[np.float64]
+    from exporttools.analysis.groups import Floats, Indices
+
     Integers: TypeAlias = NDArray[np.int64]
-    Indices: TypeAlias = NDArray[np.intp]
 
 MAX_LANES = 12
 """How many step types a picture tells apart; the rest are folded into one."""
@@ -100,7 +100,7 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
     start = dates(start_us)
     # A duration may be any finite number, a picture's time may not.
     end = np.minimum(start + durations / _DAY_MS, max(float(dates(_LAST_TIME_US)), start.max(initial=0.0)))
-    failed = np.asarray(pc.is_in(table["status"], pa.array(sorted(ERROR_STATUSES))).to_numpy(), np.bool_)
+    failed = np.asarray(pc.is_in(table["status"], pa.array(sorted(FAILED_STATUSES))).to_numpy(), np.bool_)
     cost = table["cost_cents"].to_numpy()
     tokens = table["tokens"].to_numpy().astype(np.float64)
 

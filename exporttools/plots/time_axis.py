@@ -10,16 +10,15 @@ import numpy as np
 from matplotlib.dates import date2num
 from matplotlib.ticker import Formatter, Locator
 
+from exporttools.times import DAY_US, SECOND_US, duration_text
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from exporttools.plots.step_data import Floats
-
-SECOND_US = 1_000_000
-DAY_US = 86_400 * SECOND_US
+    from exporttools.analysis.groups import Floats
 
 # The only distances between ticks and the only widths of bins: what people count time in.
 STEPS_US: tuple[int, ...] = (
@@ -30,7 +29,6 @@ STEPS_US: tuple[int, ...] = (
     *(n * DAY_US for n in (1, 2, 7, 14, 28, 91, 182)),
     *(n * 365 * DAY_US for n in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000)),
 )
-_UNITS = (("d", DAY_US), ("h", 3600 * SECOND_US), ("min", 60 * SECOND_US), ("s", SECOND_US), ("ms", 1000), ("µs", 1))
 
 _MAX_PAUSES = 4
 _SHORTEST_PAUSE_DAYS = 0.5 / 24
@@ -47,26 +45,6 @@ def nice_step_us(span_days: float, at_most: int) -> int:
     """Find the least of :data:`STEPS_US` that cuts a span into at most so many pieces."""
     wanted = span_days * DAY_US / at_most
     return next((step for step in STEPS_US if step >= wanted), STEPS_US[-1])
-
-
-def duration_text(duration_us: float) -> str:
-    """Say a duration in its two largest units.
-
-    Examples
-    --------
-    >>> duration_text(88_241_000), duration_text(5_240_000), duration_text(250_000), duration_text(0)
-    ('1 min 28 s', '5.24 s', '250 ms', '0 s')
-    """
-    whole = round(duration_us)
-    if whole == 0:
-        return "0 s"
-    position = next(i for i, (_, size) in enumerate(_UNITS) if whole >= size)
-    unit, size = _UNITS[position]
-    if size <= SECOND_US:
-        return f"{whole / size:.3g} {unit}"
-    smaller, smaller_size = _UNITS[position + 1]
-    major, minor = divmod(round(whole / smaller_size), size // smaller_size)
-    return f"{major:,} {unit}" + (f" {minor} {smaller}" if minor else "")
 
 
 def find_pauses(start: Floats, end: Floats) -> list[tuple[float, float]]:

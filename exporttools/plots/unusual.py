@@ -14,17 +14,18 @@ from exporttools import analysis
 from exporttools.analysis.baselines import THRESHOLD
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
-from exporttools.inert import one_line
-from exporttools.plots.answers import check_limit, collected, group_names, numbers, plural, read_source
+from exporttools.plots.answers import collected, group_names, numbers, read_step_frame, require_limit
 from exporttools.plots.captions import VIOLATION_COLOR, count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.step_data import PALETTE
-from exporttools.schema import TRACE_STEPS
+from exporttools.records.schema import TRACE_STEPS
+from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
 
-    from exporttools.plots.step_data import Floats
+    from exporttools.analysis.groups import Floats
 
 _DOTS_A_LANE = 1500
 _LABELS = 6
@@ -84,8 +85,8 @@ def anomalies(
     >>> ax.get_xlabel(), [label.get_text() for label in ax.get_yticklabels()]
     ('duration_ms (ms), logarithmic', ['a · tool_call'])
     """
-    check_limit(limit)
-    source = read_source(data)
+    require_limit(limit)
+    source = read_step_frame(data)
     usual = collected(baseline, "baseline", "count")
     by = usual.column_names[: usual.column_names.index("count")]
     if f"{measure}_spread" not in usual.column_names:

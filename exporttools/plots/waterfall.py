@@ -8,12 +8,13 @@ import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools.errors import ConfigError
-from exporttools.export_bundle import ExportBundle
-from exporttools.plots.answers import check_limit, collected, numbers
-from exporttools.plots.captions import amount_text, label_text, new_axes, number_text, write_lines
+from exporttools.plots.answers import collected, numbers, require_limit
+from exporttools.plots.captions import label_text, new_axes, number_text, write_lines
 from exporttools.plots.panels import split
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE, bundle_title
-from exporttools.plots.time_axis import duration_text
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.text.words import amount_text
+from exporttools.times import duration_text
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
     import pyarrow as pa
     from matplotlib.axes import Axes
 
-    from exporttools.plots.step_data import Floats
+    from exporttools.analysis.groups import Floats
 
 _MORE, _LESS = PALETTE[5], PALETTE[0]
 _HATCH = "////"
@@ -72,7 +73,7 @@ def what_changed(
     >>> [label.get_text() for label in what_changed(changes).get_yticklabels()]
     ['dearer tokens\nllm_call', 'difference']
     """
-    check_limit(limit)
+    require_limit(limit)
     if bundle is not None and not isinstance(bundle, ExportBundle):
         raise ConfigError(f"bundle is a {type(bundle).__name__}; expected an ExportBundle or None")
     table = collected(contributions, "contributions", "step_type", "name", "cause", "cost_cents", "duration_ms")

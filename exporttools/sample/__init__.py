@@ -7,7 +7,7 @@ what is planted in it is told in ``data/README.md``.
 
 from __future__ import annotations
 
-from exporttools.sample.writing import (
+from exporttools.sample.output import (
     DEFAULT_RUNS,
     DEFAULT_SEED,
     load_sample,

@@ -11,6 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.random import RandomState
 
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column
 from exporttools.sample.fleet import (
     AGENTS,
     DAY_US,
@@ -27,23 +28,22 @@ from exporttools.sample.plants import ERRORS, INCIDENT_KINDS, incident_times_us,
 from exporttools.sample.runs import Attempts, Ints, Role, Runs, State, draw_attempts, draw_runs, whole
 from exporttools.sample.steps import NONE, Steps, draw_steps
 from exporttools.sample.timing import Clock, recorded_microcents, set_clock, step_microcents
-from exporttools.schema import ARROW_TYPES, RECORDS, Column
 
 _DIGEST_BYTES = 16
 _EPOCH_US = int(FIRST_DAY.timestamp()) * 1_000_000
 
 STEP_EXTRA: tuple[Column, ...] = tuple(
-    column for column in RECORDS["trace_steps"].extra if column.name in ("name", "model", "error")
+    column for column in RECORD_TYPES["trace_steps"].extra if column.name in ("name", "model", "error")
 )
 """The columns that the sample's steps have beyond the record's own."""
 
 
 def table_schema(table: str) -> pa.Schema:
     """The Arrow schema of one of the sample's tables."""
-    record = RECORDS[table]
-    context = [column.arrow_field for column in record.context]
+    record_type = RECORD_TYPES[table]
+    context = [column.arrow_field for column in record_type.context]
     extra = STEP_EXTRA if table == "trace_steps" else ()
-    return pa.schema([*context, *record.arrow_schema(extra)])
+    return pa.schema([*context, *record_type.arrow_schema(extra)])
 
 
 def draw_block(seed: int, block: int, runs: int) -> dict[str, pa.Table]:

@@ -1,0 +1,156 @@
+"""Commands that export the fleet and read what was exported."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from exporttools.cli.application import (
+    FAILED,
+    NO,
+    DatabaseOption,
+    FormatOption,
+    TenantOption,
+    app,
+    note,
+    open_store,
+    parse_time,
+)
+from exporttools.cli.terminal import Format
+from exporttools.errors import ConfigError, MissingExtra
+from exporttools.text.inert import one_line
+
+if TYPE_CHECKING:
+    from concurrent.futures import Executor
+
+
+DASK_TIMEOUT_S = 10
+
+
+@app.command()
+def export(
+    context: typer.Context,
+    destination: Annotated[
+        str, typer.Argument(metavar="DEST", help="A directory, or s3://bucket/prefix; made, or brought up to date.")
+    ],
+    since: Annotated[str | None, typer.Option(metavar="TIME", help="Runs that started from this time on.")] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Runs that started before this time.")] = None,
+    window: Annotated[
+        str, typer.Option(metavar="LENGTH", help="How much to read and commit at once, such as 1d, 7d, 1h.")
+    ] = "1d",
+    settle: Annotated[
+        str, typer.Option(metavar="LENGTH", help="How long after its end a window is still read again.")
+    ] = "1h",
+    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="How many windows at once.")] = None,
+    dask: Annotated[
+        str | None,
+        typer.Option("--dask", metavar="ADDRESS", help="Export on this Dask cluster, such as tcp://host:8786."),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported; write nothing.")] = False,
+    database: DatabaseOption = None,
+    tenant: TenantOption = None,
+    output: FormatOption = Format.table,
+) -> None:
+    """Export the fleet as a partitioned Parquet dataset, window by window; run it again to resume or bring up to date."""
+    from contextlib import ExitStack
+
+    from exporttools.cli.terminal import write_json, write_rows
+    from exporttools.export import export_dataset, plan_export
+
+    if output is Format.csv and not dry_run:
+        note("error: --format csv is for --dry-run; accepted here are table and json")
+        raise typer.Exit(FAILED)
+    store = open_store(context, database, tenant)
+    asked: dict[str, Any] = {"since": parse_time(since), "until": parse_time(until), "window": window}
+    if dry_run:
+        plan = plan_export(store, destination, **asked)
+        if output is Format.json:
+            write_json(plan.to_dict())
+            return
+        rows = [
+            {**planned, "window": one.name}
+            for planned, one in zip(plan.to_dict()["windows"], plan.windows, strict=True)
+        ]
+        write_rows(rows, ["window", "why", "runs", "open_runs", "incidents"], output)
+        note(plan.summary())
+        return
+    with ExitStack() as stack:
+        executor = stack.enter_context(_dask_executor(dask)) if dask else None
+        report = export_dataset(
+            store, destination, **asked, settle=settle, executor=executor, jobs=jobs, progress=sys.stderr.isatty()
+        )
+    if output is Format.json:
+        write_json(report.to_dict())
+    else:
+        typer.echo(str(report))
+
+
+@contextmanager
+def _dask_executor(address: str) -> Iterator[Executor]:
+
+    try:
+        from distributed import Client
+    except ImportError as error:
+        raise MissingExtra("dask", "an export on a Dask cluster") from error
+    try:
+        client = Client(address, timeout=DASK_TIMEOUT_S)  # type: ignore[no-untyped-call]
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"no Dask scheduler answers at {one_line(address, 100)}: {one_line(error)}") from error
+    with client:
+        yield client.get_executor()  # type: ignore[no-untyped-call]
+
+
+@app.command()
+def dataset(
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="As it was given to export.")],
+    as_of: Annotated[
+        int | None, typer.Option("--as-of", metavar="N", help="As of manifest N; without: the newest.")
+    ] = None,
+    verify_rows: Annotated[
+        bool, typer.Option("--verify", help="Hold every file and row against the manifest; exit code 1 if any differs.")
+    ] = False,
+    query: Annotated[
+        str | None, typer.Option("--sql", metavar="QUERY", help="Over incidents, runs, traces, trace_steps and ledger.")
+    ] = None,
+    compact: Annotated[
+        str | None, typer.Option("--compact", metavar="LENGTH", help="Merge the files of windows within this length.")
+    ] = None,
+    output: FormatOption = Format.table,
+) -> None:
+    """Say what an exported dataset holds; verify it, ask it in SQL, or merge its small files."""
+    from exporttools.cli.terminal import write_json, write_rows
+    from exporttools.dataset import open_dataset
+
+    found = open_dataset(destination, as_of=as_of)
+    if compact:
+        found = found.compact(window=compact)
+        note(f"manifest {found.manifest.number}: {len(found.part_files):,} files")
+    if query:
+        import duckdb
+
+        try:
+            answer = found.sql(query).arrow().read_all()
+        except duckdb.Error as error:
+            raise ConfigError(f"the query is none: {one_line(error, 600)}") from error
+        write_rows(answer.to_pylist(), answer.column_names, output)
+    elif verify_rows:
+        verification = found.verify()
+        if output is Format.json:
+            write_json(verification.to_dict())
+        else:
+            typer.echo(str(verification))
+        if not verification:
+            raise typer.Exit(NO)
+    else:
+        files = {table: len(found.files(table)) for table in found.tables}
+        rows = [
+            {"table": table, "rows": found.rows[table], "files": files[table], "bytes": found.bytes[table]}
+            for table in found.tables
+        ]
+        write_rows(rows, ["table", "rows", "files", "bytes"], output)
+        for name, value in found.facts:
+            note(f"{name}: {value}")

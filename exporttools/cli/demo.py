@@ -1,0 +1,113 @@
+"""The demo: one incident of the embedded sample, from the database to a proof, with everything left to look at."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from itertools import count
+from pathlib import Path
+
+import typer
+
+from exporttools.bundle import SigningKey, verify_bundle, write_bundle, write_key_pair
+from exporttools.cli.overview import write_overview
+from exporttools.cli.terminal import Format, write_heading
+from exporttools.database.embedded import embedded_database
+from exporttools.database.store import ExportBundleStore
+from exporttools.errors import ExportToolsError, MissingExtra
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.report.notebook import run_notebook
+from exporttools.text.inert import one_line
+
+NOTEBOOK = "investigate_incident"
+
+
+def run_demo(output: Path) -> None:
+    """Show the sample's worst incident, save and verify its bundle, draw it, and run the notebook on it.
+
+    Parameters
+    ----------
+    output : Path
+        A directory to make; where it exists, the next free name with a number is taken.
+    """
+    database = embedded_database()
+    store = ExportBundleStore(database)
+    worst = store.list_incidents(severity="critical", limit=1)[0]
+    bundle = store.get_export_bundle(worst.id)
+    if bundle is None:
+        raise ExportToolsError(
+            f"{database}: incident {worst.id!r} vanished between two reads; delete the file and try again"
+        )
+    output = _make_new(output)
+
+    write_overview(bundle, Format.table)
+    write_heading("the proof")
+    key = _make_key(output / "demo.key")
+    path = write_bundle(bundle, output / f"{bundle.file_name}.bundle", signing_key=key)
+    typer.echo(verify_bundle(path, trusted_keys=[key.trusted_key] if key else []))
+
+    made = ({"key": output / "demo.key"} if key else {}) | {
+        "bundle": path,
+        "timeline": _draw(bundle, output / "timeline.png"),
+    }
+    try:
+        typer.echo("running the notebook ...", err=True)
+        parameters = {
+            "incident_id": worst.id,
+            "database_url": f"sqlite:///{database}",
+            "bundle_path": str(path.absolute()),
+        }
+        made["notebook"] = run_notebook(
+            NOTEBOOK, output / f"{NOTEBOOK}.ipynb", parameters, progress=sys.stderr.isatty()
+        )
+    except MissingExtra as missing:
+        typer.echo(f"SKIPPED: the notebook was not run. {missing}", err=True)
+
+    write_heading("what lies where")
+    for name, place in {**made, "database": database}.items():
+        typer.echo(f"  {name:<9} {one_line(place)}")
+    write_heading("what to type next")
+    command = "exporttools" if shutil.which("exporttools") else one_line(sys.argv[0])
+    for line, meaning in (
+        (f"{command} incidents", "the sample's eight incidents"),
+        (f"{command} show inc-0000-2", "another of them"),
+        (f"{command} verify {one_line(path)}{_trusting(key, output)}", "the proof once more"),
+        (f"(cd {one_line(path)} && sha256sum -c manifest-sha256.txt)", "its files without exporttools"),
+        (f"{command} --database postgresql://... incidents", "your own database"),
+        (f"{command} lab", "JupyterLab on the notebooks"),
+    ):
+        typer.echo(f"  {line}\n      {meaning}")
+
+
+def _make_key(path: Path) -> SigningKey | None:
+    """A key of the demo's own; None where signing is not installed."""
+    try:
+        return write_key_pair(path)
+    except MissingExtra as missing:
+        typer.echo(f"SKIPPED: the bundle is not signed. {missing}", err=True)
+        return None
+
+
+def _trusting(key: SigningKey | None, output: Path) -> str:
+    return f" --trusted-key {one_line(output / 'demo.key.pub')} --require-signature" if key else ""
+
+
+def _draw(bundle: ExportBundle, path: Path) -> Path:
+    from exporttools.plots import timeline
+
+    figure = timeline(bundle).get_figure(root=True)
+    if figure is not None:
+        figure.savefig(path, dpi=150)
+    return path
+
+
+def _make_new(wanted: Path) -> Path:
+    """The directory, newly made; what an earlier demo left stays."""
+    for number in count(1):
+        path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
+        try:
+            path.mkdir(parents=True)
+        except FileExistsError:
+            continue
+        return path
+    raise AssertionError

@@ -1,0 +1,85 @@
+"""One incident at a glance, on the terminal: what it is, what its run cost, and where it went wrong."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporttools.cli.terminal import Format, write_fields, write_heading, write_json, write_rows, write_table
+from exporttools.records.export_bundle import ExportBundle
+from exporttools.records.schema import FAILED_STATUSES
+
+STEPS_AROUND = 3
+"""How many steps are shown before and after the violation."""
+
+
+def write_overview(bundle: ExportBundle, output: Format) -> None:
+    """A bundle to standard output: for people its parts, costs and violation; as JSON everything; as CSV the steps."""
+    columns = list(bundle.steps.schema.names)
+    if output is Format.csv:
+        write_rows(bundle.steps.to_arrow().to_pylist(), columns, output)
+    elif output is Format.json:
+        parts = {name: getattr(bundle, name) for name in ("incident", "run", "trace")}
+        write_json(
+            {name: part and part.to_dict() for name, part in parts.items()}
+            | {
+                "missing": bundle.missing,
+                "trace_count": bundle.trace_count,
+                "totals": bundle.totals,
+                "content_digest": bundle.content_digest,
+                "steps": bundle.steps.to_arrow().to_pylist(),
+            }
+        )
+    else:
+        _write_for_people(bundle)
+
+
+def _write_for_people(bundle: ExportBundle) -> None:
+    for name, part in (("incident", bundle.incident), ("run", bundle.run)):
+        if part is not None:
+            fields = part.to_dict()
+            write_heading(f"{name} {fields.pop('id', None) or fields.pop('run_id', None)}")
+            write_fields(fields)
+    if bundle.trace is not None:
+        others = f" (one of the run's {bundle.trace_count})" if bundle.trace_count > 1 else ""
+        write_heading(f"trace {bundle.trace.trace_id}{others}")
+    if len(bundle.steps):
+        write_fields(bundle.totals)
+        write_heading("where the money and the time went")
+        write_table(by_step_type(bundle), ["step_type", "steps", "failed", "tokens", "cost_cents", "duration_ms"])
+        _write_violation(bundle)
+    if bundle.missing:
+        write_heading(f"missing: {', '.join(bundle.missing)}")
+
+
+def _write_violation(bundle: ExportBundle) -> None:
+    """The steps around the violation, or else around the first failed step."""
+    steps = bundle.steps.to_arrow()
+    at = bundle.trace and bundle.trace.violation_step_index
+    row = -1 if at is None else pc.index(steps["step_index"], pa.scalar(at, pa.int64())).as_py()
+    title = f"around the violation at step {at}"
+    if row < 0:
+        row = pc.index(pc.is_in(steps["status"], pa.array(sorted(FAILED_STATUSES))), pa.scalar(True)).as_py()
+        title = "around the first failed step"
+    if row < 0:
+        return
+    first = max(0, row - STEPS_AROUND)
+    write_heading(title)
+    columns = [name for name in ("step_index", "timestamp", "step_type", "status", "name", "model", "tokens", "cost_cents", "duration_ms", "error")
+               if name in steps.column_names]  # fmt: skip
+    rows = steps.slice(first, row - first + STEPS_AROUND + 1).to_pylist()
+    write_table(rows, columns, highlight=row - first)
+
+
+def by_step_type(bundle: ExportBundle) -> list[dict[str, Any]]:
+    """Steps, failed steps, tokens, cost and duration by step type, the dearest first."""
+    steps = bundle.steps.to_arrow()
+    steps = steps.append_column("failed", pc.is_in(steps["status"], pa.array(sorted(FAILED_STATUSES))).cast(pa.int64()))
+    sums = ("failed", "tokens", "cost_cents", "duration_ms")
+    grouped = steps.group_by("step_type").aggregate([("step_index", "count"), *((name, "sum") for name in sums)])
+    renamed = grouped.rename_columns({"step_index_count": "steps", **{f"{name}_sum": name for name in sums}})
+    ordered = renamed.sort_by([("cost_cents", "descending"), ("duration_ms", "descending"), ("step_type", "ascending")])
+    rows: list[dict[str, Any]] = ordered.to_pylist()
+    return rows

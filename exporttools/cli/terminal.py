@@ -1,0 +1,135 @@
+"""Results on standard output: tables for people, JSON and CSV for programs. Text from a database is made inert here."""
+
+from __future__ import annotations
+
+import csv
+import datetime as dt
+import json
+import sys
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from typing import TYPE_CHECKING, Any
+
+from exporttools.text.inert import csv_text, one_line
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+
+class Format(StrEnum):
+    """How a command writes its result."""
+
+    table = "table"
+    json = "json"
+    csv = "csv"
+
+
+def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Format) -> None:
+    """Rows to standard output.
+
+    Parameters
+    ----------
+    rows : sequence of mapping
+        Each has `columns`.
+    columns : sequence of str
+    output : Format
+        ``json`` is one array of objects; ``csv`` has a header and cells that no spreadsheet takes for a formula.
+    """
+    if output is Format.json:
+        write_json([{column: row[column] for column in columns} for row in rows])
+    elif output is Format.csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows([_csv_cell(row[column]) for column in columns] for row in rows)
+    else:
+        write_table(rows, columns)
+
+
+def write_json(value: Any) -> None:
+    """A value to standard output; times in ISO 8601, all text in ASCII escapes, so that no control code gets out."""
+    json.dump(value, sys.stdout, indent=2, ensure_ascii=True, allow_nan=False, default=_json_value)
+    sys.stdout.write("\n")
+
+
+def _json_value(value: Any) -> str:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    raise TypeError(f"{type(value).__name__} is no JSON value")
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, dt.datetime):
+        return value.isoformat()
+    return csv_text(value) if isinstance(value, str) else value
+
+
+def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, highlight: int | None = None) -> None:
+    """A table for people. A terminal's width shortens what does not fit, never the first column; a pipe gets all.
+
+    Parameters
+    ----------
+    rows, columns
+    highlight : int, optional
+        The index of a row to set off.
+    """
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    numeric = {column for column in columns if any(_is_number(row[column]) for row in rows)}
+    for i, column in enumerate(columns):
+        table.add_column(
+            Text(column),
+            justify="right" if column in numeric else "left",
+            no_wrap=True,
+            overflow="fold" if i == 0 else "ellipsis",
+        )
+    for i, row in enumerate(rows):
+        style = "bold red" if i == highlight else ""
+        table.add_row(*(Text(cell(row[column]), style=style) for column in columns))
+    _console().print(table)
+
+
+def write_heading(text: str) -> None:
+    """A heading to standard output."""
+    from rich.text import Text
+
+    _console().print(Text(one_line(text, 300), style="bold"))
+
+
+def write_fields(fields: Mapping[str, Any]) -> None:
+    """Names and values, one a line; what is NULL is left out."""
+    width = max((len(name) for name in fields), default=0)
+    for name, value in fields.items():
+        if value is not None:
+            sys.stdout.write(f"  {name:<{width}}  {cell(value, 300)}\n")
+
+
+def cell(value: Any, width: int = 120) -> str:
+    """A value as one line of text.
+
+    Examples
+    --------
+    >>> cell(1234567), cell(0.25), cell(None)
+    ('1,234,567', '0.25', '')
+    """
+    if value is None:
+        return ""
+    if isinstance(value, dt.datetime):
+        return value.strftime("%Y-%m-%d %H:%M:%S")
+    if _is_number(value):
+        return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
+    return one_line(value, width)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
+
+
+def _console() -> Console:
+    from rich.console import Console
+
+    # A pipe has no width to fit: what follows it gets whole lines.
+    width = None if sys.stdout.isatty() else 10_000
+    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)

@@ -1,0 +1,1 @@
+"""What names a database, and what its drivers say when it fails. Opens nothing."""

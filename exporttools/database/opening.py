@@ -1,0 +1,245 @@
+"""Opening a database, to read only, and one point in time to read at. Knows dialects; no tables, no records.
+
+Nothing is ever written and no file is created: SQLite is opened with ``mode=ro`` and an explicit BEGIN, PostgreSQL
+in READ ONLY transactions of REPEATABLE READ.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import time
+import weakref
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, text
+
+from exporttools.connections.driver_errors import translated_errors
+from exporttools.connections.urls import ACCEPTED, DatabaseLike, parse_url, resolved, safe_label
+from exporttools.errors import ConfigError, ConnectionFailed, StoreError
+from exporttools.times import epoch_us, parse_utc
+
+_CONNECT_TIMEOUT_S = 10
+_SQLITE_BUSY_TIMEOUT_S = 5.0
+_SQLITE_STEPS_BETWEEN_CHECKS = 10_000
+
+
+class Database:
+    """A database opened to read only. Safe to share between threads: each reads in its own transaction.
+
+    Parameters
+    ----------
+    database : str, path, URL or Engine
+        See :data:`ACCEPTED`. An Engine's own pool and settings are used and left as they are.
+    statement_timeout : float, optional
+        Seconds that one statement may run; None: the server's own limit.
+    label : str, optional
+        What messages and reprs call it, instead of host and database.
+
+    Raises
+    ------
+    ConfigError
+        See :func:`parse_url`; or `statement_timeout` is not a positive number.
+    """
+
+    def __init__(
+        self, database: DatabaseLike, *, statement_timeout: float | None = None, label: str | None = None
+    ) -> None:
+        if statement_timeout is not None and not 0 < statement_timeout < 1e6:
+            raise ConfigError(
+                f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None"
+            )
+        self.statement_timeout = statement_timeout
+        database = resolved(database)
+        if isinstance(database, Engine):
+            if database.dialect.name not in ("postgresql", "sqlite") or database.dialect.is_async:
+                raise ConfigError(
+                    f"an Engine of {database.dialect.name}+{database.dialect.driver} is not supported; accepted are {ACCEPTED}"
+                )
+            if database.dialect.name == "postgresql" and database.dialect.driver != "psycopg":
+                raise ConfigError(
+                    f"the driver {database.dialect.driver!r} is not used here; make the Engine with postgresql+psycopg://"
+                )
+            self._url, self.engine = database.url, database
+        else:
+            self._url = parse_url(database)
+            self.engine = _engine(self._url)
+            weakref.finalize(self, self.engine.dispose)
+        self.label = label or safe_label(self._url)
+        self._local = threading.local()
+
+    def __repr__(self) -> str:
+        return f"<Database {self.label}>"
+
+    @property
+    def has_password(self) -> bool:
+        """Whether its URL holds one."""
+        return bool(self._url.password) or "password" in self._url.query
+
+    @property
+    def dialect(self) -> str:
+        """``postgresql`` or ``sqlite``."""
+        return self.engine.dialect.name
+
+    def translated_errors(self) -> Any:
+        """See :func:`exporttools.connections.driver_errors.translated_errors`, for this database."""
+        return translated_errors(self.label, self._url.password)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Connection]:
+        """A connection in a read-only transaction: the one of this thread's open :meth:`snapshot`, else a new one.
+
+        Raises
+        ------
+        ConnectionFailed
+            The database cannot be reached or refuses.
+        """
+        pinned: Connection | None = getattr(self._local, "pinned", None)
+        if pinned is not None:
+            yield pinned
+            return
+        with self.translated_errors():
+            connection = self._connect()
+        try:
+            with self.translated_errors():
+                restore = self._begin(connection)
+            try:
+                yield connection
+            finally:
+                with self.translated_errors():
+                    connection.rollback()
+                    restore()
+        finally:
+            connection.close()
+
+    @contextmanager
+    def snapshot(self) -> Iterator[Connection]:
+        """One point in time: every :meth:`transaction` of this thread inside the block reads at it."""
+        with self.transaction() as connection:
+            if getattr(self._local, "pinned", None) is connection:
+                yield connection
+                return
+            # Both databases take their snapshot at a transaction's first read, not at BEGIN.
+            first_read = "SELECT count(*) FROM sqlite_schema" if self.dialect == "sqlite" else "SELECT 1"
+            with self.translated_errors():
+                connection.execute(text(first_read))
+            self._local.pinned = connection
+            try:
+                yield connection
+            finally:
+                self._local.pinned = None
+
+    def server_version(self, connection: Connection) -> str:
+        """The server's version as it writes it, such as ``18.1``."""
+        if self.dialect == "sqlite":
+            return sqlite3.sqlite_version
+        with self.translated_errors():
+            return str(connection.execute(text("SHOW server_version")).scalar_one())
+
+    def snapshot_id(self, connection: Connection) -> str | None:
+        """The database's own name of the transaction's point in time, where it has one."""
+        if self.dialect == "sqlite":
+            return None
+        with self.translated_errors():
+            return str(connection.execute(text("SELECT pg_current_snapshot()")).scalar_one())
+
+    def sorts_by_code_points(self, connection: Connection, tables: Sequence[str]) -> bool:
+        """Whether text in these tables sorts by its code points without a COLLATE."""
+        if self.dialect == "sqlite":
+            return False  # a column may be declared NOCASE, which nothing tells
+        with self.translated_errors():
+            return bool(
+                connection.execute(
+                    text(
+                        "SELECT datlocprovider IN ('b', 'c') AND datcollate IN ('C', 'POSIX', 'C.UTF-8', 'C.utf8')"
+                        " AND NOT EXISTS (SELECT FROM pg_attribute JOIN pg_collation AS c ON c.oid = attcollation"
+                        "  WHERE attrelid = ANY (SELECT to_regclass(unnest(CAST(:tables AS text[]))))"
+                        "  AND c.collname NOT IN ('default', 'C', 'POSIX'))"
+                        " FROM pg_database WHERE datname = current_database()"
+                    ),
+                    {"tables": list(tables)},
+                ).scalar_one()
+            )
+
+    def _connect(self) -> Connection:
+        if self.dialect == "sqlite":
+            _require_file(self._url, self.label)
+            return self.engine.connect()
+        return self.engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
+
+    def _begin(self, connection: Connection) -> Callable[[], None]:
+        """Start the transaction; gives what puts the connection back as it was."""
+        driver: Any = connection.connection.driver_connection
+        if self.dialect == "sqlite":
+            return _begin_sqlite(driver, self.statement_timeout)
+        if driver.info.parameter_status("TimeZone") not in ("UTC", "Etc/UTC", "GMT"):
+            # Times at both ends of the calendar leave what datetime can hold in any other zone.
+            connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
+        if self.statement_timeout is not None:
+            # SET LOCAL ends with the transaction: behind a pooler, a plain SET would leak to another client.
+            connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(self.statement_timeout * 1000))}"))
+        return lambda: None
+
+
+def _engine(url: URL) -> Engine:
+    if url.get_backend_name() == "sqlite":
+        path = url.database or ""
+
+        def connect_read_only() -> sqlite3.Connection:
+            uri = f"file:{quote(str(Path(path).absolute()))}?mode=ro"
+            return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_SQLITE_BUSY_TIMEOUT_S)
+
+        return create_engine(url, creator=connect_read_only, poolclass=QueuePool)
+    connect_args: dict[str, Any] = {
+        # Server-side prepared statements do not survive a pooler in transaction mode.
+        "prepare_threshold": None,
+    }
+    if "connect_timeout" not in url.query:
+        connect_args["connect_timeout"] = _CONNECT_TIMEOUT_S
+    if "application_name" not in url.query:
+        connect_args["application_name"] = "exporttools"
+    return create_engine(url, connect_args=connect_args, pool_pre_ping=True)
+
+
+def _require_file(url: URL, label: str) -> None:
+    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
+        path = Path(url.database)
+        if not path.is_file():
+            found = "a directory is there" if path.is_dir() else "no such file"
+            raise ConnectionFailed(f"{label}: {found}; expected an SQLite database. Nothing was created.")
+
+
+def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -> Callable[[], None]:
+    """BEGIN by hand: sqlite3's own transactions start at the first write, which never comes, so reads would not agree."""
+    if driver.in_transaction:
+        raise StoreError(
+            "the Engine's connection has an open transaction; commit it, or give an Engine with a connection for each thread"
+        )
+    isolation_level = driver.isolation_level
+    query_only = driver.execute("PRAGMA query_only").fetchone()[0]
+    driver.create_function("exporttools_utc_us", 1, _stored_us, deterministic=True)
+    driver.isolation_level = None
+    driver.execute("PRAGMA query_only = ON")
+    if statement_timeout is not None:
+        deadline = time.monotonic() + statement_timeout
+        driver.set_progress_handler(lambda: int(time.monotonic() > deadline), _SQLITE_STEPS_BETWEEN_CHECKS)
+    driver.execute("BEGIN")
+
+    def restore() -> None:
+        driver.set_progress_handler(None, 0)
+        driver.execute(f"PRAGMA query_only = {query_only}")
+        driver.isolation_level = isolation_level
+
+    return restore
+
+
+def _stored_us(stored: object) -> int | None:
+    """Microseconds since 1970 of a time as SQLite stores it, NULL for anything else. Texts of mixed forms sort by it."""
+    try:
+        return epoch_us(parse_utc(stored)) if isinstance(stored, str) else None
+    except (ValueError, OverflowError):
+        return None

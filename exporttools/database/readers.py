@@ -1,0 +1,329 @@
+"""Two readers that give Arrow from one SELECT: ADBC for PostgreSQL in bulk, a driver's rows for everything else.
+
+Both give exactly the declared columns. Neither knows layouts or records.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import adbc_driver_manager
+import adbc_driver_postgresql.dbapi as adbc
+import pyarrow as pa
+from psycopg.conninfo import make_conninfo
+from sqlalchemy import Connection, Select, func, literal_column, select, text
+from sqlalchemy.dialects import postgresql
+
+from exporttools.database.opening import Database
+from exporttools.errors import InconsistentData
+from exporttools.records.schema import ARROW_TYPES, Column
+from exporttools.records.validity import Origin
+from exporttools.text.inert import one_line
+from exporttools.times import parse_utc
+
+ROWS_PER_FETCH = 4096
+"""Rows that are Python objects at one time; more make the garbage collector the slowest part."""
+
+BULK_ROWS = 2_000
+"""From how many rows on ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
+
+_BULK_BATCH_BYTES = 2 << 20
+
+_logger = logging.getLogger("exporttools")
+
+
+def read_table(
+    database: Database,
+    connection: Connection,
+    statement: Select[Any],
+    columns: Sequence[Column],
+    *,
+    origin: Origin,
+    key: Sequence[str] = (),
+) -> pa.Table:
+    """All rows of a SELECT, through the driver's rows.
+
+    Parameters
+    ----------
+    database, connection
+        The connection is in a transaction of the database.
+    statement : sqlalchemy.Select
+        Yields `columns` in order, under their names.
+    columns : sequence of Column
+    origin : Origin
+        What error messages call the rows.
+    key : sequence of str
+        The columns by which error messages name a row.
+
+    Raises
+    ------
+    InconsistentData
+        A value is not of its column's type.
+    """
+    batches = stream_rows(database, connection, statement, columns, origin=origin, key=key, ahead=True)
+    return pa.Table.from_batches(batches, schema=nullable_schema(columns))
+
+
+def stream_rows(
+    database: Database,
+    connection: Connection,
+    statement: Select[Any],
+    columns: Sequence[Column],
+    *,
+    origin: Origin,
+    key: Sequence[str] = (),
+    ahead: bool = False,
+) -> Generator[pa.RecordBatch, None, None]:
+    """As :func:`read_table`, batch by batch; closing the iterator closes the cursor.
+
+    Parameters
+    ----------
+    ahead : bool
+        Whether the server may send all rows at once, which is faster where they fit into memory.
+    """
+    schema = nullable_schema(columns)
+    names = schema.names
+    held = database.dialect == "postgresql" and not ahead  # SQLite gives rows one by one anyway
+    options = {"stream_results": True, "max_row_buffer": ROWS_PER_FETCH} if held else {}
+    with database.translated_errors():
+        result = connection.execute(statement, execution_options=options)
+        # The driver's own rows, where SQLAlchemy did not take the first of them into a buffer: its rows would be taken
+        # apart again right away, which costs as much as reading them.
+        cursor: Any = result if held else result.cursor
+        try:
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+                values = list(zip(*rows, strict=True))
+                where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
+                arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+        finally:
+            result.close()
+
+
+def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of rows as a database gives them: whether a NULL may be there is for others to say."""
+    return pa.schema([column.arrow_field.with_nullable(True) for column in columns])
+
+
+def count_up_to(database: Database, connection: Connection, statement: Select[Any], limit: int) -> int:
+    """How many rows a SELECT has, but no more than `limit`: costs no more than walking so many index entries."""
+    probe = statement.with_only_columns(literal_column("1")).order_by(None).limit(limit).subquery()
+    with database.translated_errors():
+        return int(connection.execute(select(func.count()).select_from(probe)).scalar_one())
+
+
+class _RowNames:
+    """How error messages name a row of a fetch."""
+
+    def __init__(self, origin: Origin, keys: dict[str, tuple[Any, ...]]) -> None:
+        self._origin = origin
+        self._keys = keys
+
+    def fault(self, column: Column, row: int, value: object) -> InconsistentData:
+        """The error that a row's value is not of its column's type."""
+        key = ", ".join(f"{name}={one_line(repr(values[row]), 100)}" for name, values in self._keys.items())
+        return self._origin.fault(key or f"row {row}", column.name, one_line(repr(value), 100), _EXPECTED[column.type])
+
+
+_EXPECTED = {
+    "string": "text",
+    "int64": "an integer of at most 64 bits",
+    "float64": "a number",
+    "timestamp": "a time such as '2026-10-05 12:00:00.000000'",
+}
+
+_ACCEPTED: dict[str, Callable[[Any], bool]] = {
+    "string": lambda value: isinstance(value, str),
+    "int64": lambda value: isinstance(value, int) and not isinstance(value, bool) and -(2**63) <= value < 2**63,
+    "float64": lambda value: isinstance(value, (int, float)) and not isinstance(value, bool),
+    "timestamp": lambda value: isinstance(value, dt.datetime) or _is_time(value),
+}
+
+
+def _is_time(value: object) -> bool:
+    try:
+        return isinstance(value, str) and bool(parse_utc(value))
+    except (ValueError, OverflowError):
+        return False
+
+
+def _array(column: Column, values: Sequence[Any], where: _RowNames) -> pa.Array:
+    """A column of a fetch. The type is inferred first: told the type, pyarrow makes 1 of 1.5 and text of bytes."""
+    target = ARROW_TYPES[column.type]
+    try:
+        inferred = pa.array(values)
+        if inferred.type == target or pa.types.is_null(inferred.type):
+            return inferred.cast(target)
+        if column.type == "float64" and pa.types.is_integer(inferred.type):
+            return inferred.cast(target)
+        if column.type == "timestamp" and pa.types.is_timestamp(inferred.type):
+            return inferred.cast(target)
+        if column.type == "timestamp" and pa.types.is_string(inferred.type):
+            return _times(inferred, values)
+    except (pa.ArrowInvalid, pa.ArrowTypeError, ValueError, OverflowError, UnicodeEncodeError) as error:
+        raise _first_fault(column, values, where) from error
+    raise _first_fault(column, values, where)
+
+
+def _times(texts: pa.Array, values: Sequence[str | None]) -> pa.Array:
+    """Times that SQLite stores as text. Arrow reads the usual form at once; other forms of ISO 8601 go one by one."""
+    try:
+        return texts.cast(pa.timestamp("us")).cast(ARROW_TYPES["timestamp"])
+    except pa.ArrowInvalid:
+        return pa.array([value if value is None else parse_utc(value) for value in values], ARROW_TYPES["timestamp"])
+
+
+def _first_fault(column: Column, values: Sequence[Any], where: _RowNames) -> InconsistentData:
+    accepted = _ACCEPTED[column.type]
+    row = next((i for i, value in enumerate(values) if value is not None and not accepted(value)), 0)
+    return where.fault(column, row, values[row])
+
+
+class BulkReader:
+    """Reads a SELECT of a PostgreSQL database through ADBC's binary COPY, at the point in time of another transaction.
+
+    A connection is kept for the next read; it holds no transaction meanwhile.
+    """
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        weakref.finalize(self, _close_all, self._idle)
+
+    @contextmanager
+    def session(self, connection: Connection) -> Iterator[BulkSession | None]:
+        """Reads at the point in time of the connection's transaction, on a second connection that joins it.
+
+        Yields
+        ------
+        BulkSession or None
+            None: a second connection cannot join, since the server has none left, or behind some poolers and proxies.
+            The caller then reads rows.
+        """
+        with self._database.translated_errors():
+            snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
+        driver: Any = connection.connection.driver_connection
+        joined = self._joined(driver, str(snapshot))
+        if joined is None:
+            yield None
+            return
+        session = BulkSession(self._database, joined, connection)
+        keep = False
+        try:
+            timeout = self._database.statement_timeout
+            with self._database.translated_errors():
+                if timeout is not None:
+                    _run(joined, f"SET LOCAL statement_timeout = {max(1, round(timeout * 1000))}")
+            yield session
+            if session.idle:
+                with self._database.translated_errors():
+                    _run(joined, "ROLLBACK")
+                keep = True
+        finally:
+            self._release(joined, keep=keep)
+
+    def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
+        """All rows of a SELECT as of the connection's transaction; None where :meth:`session` gives none."""
+        with self.session(connection) as session:
+            if session is None:
+                return None
+            return pa.Table.from_batches(session.batches(statement, columns), schema=nullable_schema(columns))
+
+    def _joined(self, driver: Any, snapshot: str) -> Any | None:
+        """A connection whose transaction sees the exported snapshot."""
+        for fresh in (False, True):  # a kept connection may have died since; a new one has no such excuse
+            joined = None
+            try:
+                joined = self._acquire(driver, fresh=fresh)
+                if joined is None:
+                    continue
+                _run(joined, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                _run(joined, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+            except adbc_driver_manager.Error as error:
+                if joined is not None:
+                    self._release(joined, keep=False)
+                if fresh:
+                    _logger.info(
+                        "%s: reading rows, since ADBC could not join the snapshot: %s",
+                        self._database.label,
+                        one_line(error),
+                    )
+            else:
+                return joined
+        return None
+
+    def _acquire(self, driver: Any, *, fresh: bool) -> Any | None:
+        with self._lock:
+            if not fresh:
+                return self._idle.pop() if self._idle else None
+        return adbc.connect(_conninfo(driver), autocommit=True)
+
+    def _release(self, joined: Any, *, keep: bool) -> None:
+        with self._lock:
+            if keep and not self._idle:
+                self._idle.append(joined)
+                return
+        with suppress(adbc_driver_manager.Error):  # it is broken or superfluous: that closing fails changes nothing
+            joined.close()
+
+
+class BulkSession:
+    """A transaction of ADBC's at some point in time; one SELECT after another.
+
+    Attributes
+    ----------
+    idle : bool
+        Whether every SELECT was read to its end. One that was not leaves the connection in mid-COPY.
+    """
+
+    def __init__(self, database: Database, joined: Any, connection: Connection) -> None:
+        self._database, self._joined, self._connection = database, joined, connection
+        self.idle = True
+
+    def batches(self, statement: Select[Any], columns: Sequence[Column]) -> Generator[pa.RecordBatch, None, None]:
+        """The rows of a SELECT that yields `columns`; closing the iterator early gives up the connection."""
+        schema = nullable_schema(columns)
+        self.idle = False
+        with self._database.translated_errors(), self._joined.cursor() as cursor:
+            cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
+            cursor.execute(_literal_sql(statement, self._connection))
+            # Not fetch_record_batch(): what that gives has lost ADBC's errors (arrow-adbc issue 1523), SQLSTATE and all.
+            for batch in cursor._results.reader:  # noqa: SLF001
+                yield (
+                    batch.cast(schema)
+                    if batch.schema.types != schema.types
+                    else batch.from_arrays(batch.columns, schema=schema)
+                )
+        self.idle = True
+
+
+def _close_all(connections: list[Any]) -> None:
+    while connections:
+        with suppress(adbc_driver_manager.Error):
+            connections.pop().close()
+
+
+def _run(joined: Any, statement: str) -> None:
+    with joined.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def _conninfo(driver: Any) -> str:
+    """How the driver's connection was made, so that the second goes to the same server, not to another of a list."""
+    parameters = driver.info.get_parameters() | {"host": driver.info.host, "port": str(driver.info.port)}
+    parameters.pop("hostaddr", None)
+    return make_conninfo("", **parameters, password=driver.info.password)
+
+
+def _literal_sql(statement: Select[Any], connection: Connection) -> str:
+    """The SELECT with its values written in by SQLAlchemy: bound parameters would turn ADBC's COPY off."""
+    dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # named: a % in a value stays one %
+    dialect._backslash_escapes = connection.dialect._backslash_escapes  # type: ignore[attr-defined]  # noqa: SLF001
+    return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

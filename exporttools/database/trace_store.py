@@ -1,0 +1,358 @@
+"""Traces and their steps: the interface, which others may implement, and ours over SQL."""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Collection, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from sqlalchemy.sql import ColumnElement
+
+from exporttools.connections.urls import DatabaseLike
+from exporttools.database.binding import BoundSource
+from exporttools.database.layouts import Layout
+from exporttools.database.readers import BULK_ROWS, BulkReader, count_up_to, read_table, stream_rows
+from exporttools.database.scoped_reader import (
+    Order,
+    ScopedReader,
+    choices,
+    require_id,
+    require_limit,
+    require_period,
+)
+from exporttools.errors import ConfigError
+from exporttools.records.snapshot_table import SnapshotTable
+from exporttools.records.snapshots import TraceStepSnapshot, TraceSummarySnapshot
+from exporttools.records.validity import Origin, require_valid
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+
+
+@runtime_checkable
+class TraceStore(Protocol):
+    """Where traces are kept. Implement it to keep them elsewhere than in the database of incidents and runs."""
+
+    def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
+        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``; None: it has none."""
+
+    def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
+        """All steps of a trace by ``step_index``; empty where there are none."""
+
+
+class SqlTraceStore:
+    """Traces in a database.
+
+    Parameters
+    ----------
+    database : str, path, sqlalchemy.URL or sqlalchemy.Engine
+        See :class:`ExportBundleStore`.
+    tenant_id : str, optional
+        The tenant that every read is limited to.
+    layout : Layout or {"auto", "native", "aos"}
+    statement_timeout : float, optional
+        Seconds that one statement may run.
+
+    Examples
+    --------
+    >>> from exporttools import SqlTraceStore
+    >>> from exporttools.database.embedded import embedded_database
+    >>> traces = SqlTraceStore(embedded_database(), tenant_id="nobody")
+    >>> len(traces.get_trace_steps("no such trace"))
+    0
+    """
+
+    def __init__(
+        self,
+        database: DatabaseLike,
+        *,
+        tenant_id: str | None = None,
+        layout: Layout | str = "auto",
+        statement_timeout: float | None = None,
+    ) -> None:
+        self._use(
+            ScopedReader(
+                database,
+                tenant_id=tenant_id,
+                layout=layout,
+                tables=("runs", "traces", "trace_steps"),
+                statement_timeout=statement_timeout,
+            )
+        )
+
+    @classmethod
+    def over(cls, reader: ScopedReader) -> SqlTraceStore:
+        """One that shares a reader, and so the point in time of its snapshots."""
+        store = cls.__new__(cls)
+        store._use(reader)  # noqa: SLF001
+        return store
+
+    def _use(self, reader: ScopedReader) -> None:
+        self.reader = reader
+        self._bulk = BulkReader(reader.database)
+
+    def __repr__(self) -> str:
+        return f"<SqlTraceStore {self.reader.description}>"
+
+    def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
+        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``.
+
+        Parameters
+        ----------
+        run_id : str
+        tenant_id : str, optional
+            Needed where the store is not scoped to one.
+
+        Returns
+        -------
+        TraceSummarySnapshot or None
+            None: the run has no trace.
+
+        Raises
+        ------
+        ConfigError
+            No tenant is named.
+        TenantMismatch
+            Another tenant than the store's is.
+        """
+        return next(iter(self.pick_trace(run_id, tenant_id)), None)
+
+    def pick_trace(self, run_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceSummarySnapshot]:
+        """As :meth:`get_trace_summary`, as a table of at most one row, extra columns included; ``total`` counts
+        the run's traces where there are several.
+        """
+        tenant, run_id = self._tenant(tenant_id), require_id("run_id", run_id)
+        with self.reader.database.transaction() as connection:
+            sources = self.reader.bound(connection).sources
+            traces, steps = sources["traces"], sources["trace_steps"]
+            violated = sa.or_(traces["violation_step_index"].is_not(None), traces["violation_timestamp"].is_not(None))
+            started = _first_step_at(traces, steps, tenant) if traces.started_at is None else traces.started_at
+            order = [
+                sa.case((violated, 0), else_=1),
+                started.desc().nulls_last(),
+                self.reader.by_text(traces["trace_id"]).desc(),
+            ]
+            return self.reader.rows(
+                connection, TraceSummarySnapshot, [traces["run_id"] == run_id], tenant, order=order, limit=1
+            )
+
+    def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
+        """All steps of a trace.
+
+        Parameters
+        ----------
+        trace_id : str
+        tenant_id : str, optional
+            Needed where the store is not scoped to one.
+
+        Returns
+        -------
+        SnapshotTable of TraceStepSnapshot
+            By ``step_index``; empty where there are none.
+
+        Raises
+        ------
+        ConfigError
+            No tenant is named.
+        TenantMismatch
+            Another tenant than the store's is.
+        InconsistentData
+            A stored value is one that its column forbids, or two steps have one index.
+        """
+        tenant, trace_id = self._tenant(tenant_id), require_id("trace_id", trace_id)
+        with self.reader.database.transaction() as connection:
+            steps = self.reader.bound(connection).sources["trace_steps"]
+            statement = (
+                steps.select(steps.payload)
+                .where(steps["tenant_id"] == tenant, steps["trace_id"] == trace_id)
+                .order_by(steps["step_index"])
+            )
+            origin = Origin(steps.table, within=f"trace_id={trace_id!r}")
+            table = self._read_steps(connection, statement, steps, origin)
+        found: SnapshotTable[TraceStepSnapshot] = SnapshotTable(TraceStepSnapshot, table, origin=origin)
+        _require_unique(found, origin)
+        return found
+
+    def _read_steps(
+        self, connection: Connection, statement: Select[Any], steps: BoundSource, origin: Origin
+    ) -> pa.Table:
+        database = self.reader.database
+        if database.dialect == "postgresql" and count_up_to(database, connection, statement, BULK_ROWS) == BULK_ROWS:
+            table = self._bulk.read_table(connection, statement, steps.payload)
+            if table is not None:
+                return table
+        return read_table(database, connection, statement, steps.payload, origin=origin, key=steps.record_type.key)
+
+    def scan_trace_steps(
+        self,
+        *,
+        tenant_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        run_id: str | Collection[str] | None = None,
+        columns: Collection[str] | None = None,
+    ) -> pa.RecordBatchReader:
+        """Steps of many traces, batch by batch, however many there are.
+
+        Parameters
+        ----------
+        tenant_id : str, optional
+            None: the store's tenant, or all.
+        since, until : datetime.datetime, optional
+            With a time zone; half-open, [since, until), over the step's own timestamp.
+        agent_id, run_id : str or collection of str, optional
+            The agents, or the runs, whose steps to read.
+        columns : collection of str, optional
+            The columns to read, in the order of the table; None: all.
+
+        Returns
+        -------
+        pyarrow.RecordBatchReader
+            ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; the run's are NULL where the trace or run is not
+            known), then the step's columns and extra ones; by trace_id, step_index and tenant_id, text by code points.
+            As of one point in time. Close it to end the read early: it holds a connection until its end. pandas, Polars and
+            DuckDB take it as it is.
+
+        Raises
+        ------
+        ConfigError
+            A column there is not, a naive datetime, `since` not before `until`.
+        TenantMismatch
+            Another tenant than the store's.
+        StoreError
+            What is wrong with the database, at the first batch. Arrow's streams carry no types of errors: what goes wrong
+            later arrives as a ``pyarrow.ArrowException`` or ``OSError`` whose text names the error.
+
+        Examples
+        --------
+        >>> from exporttools import SqlTraceStore
+        >>> from exporttools.database.embedded import embedded_database
+        >>> with SqlTraceStore(embedded_database()).scan_trace_steps(columns=["tokens"]) as reader:
+        ...     reader.schema.names
+        ['tokens']
+        """
+        start, end = require_period(since, until)
+        filters = {"agent_id": choices("agent_id", agent_id), "run_id": choices("run_id", run_id)}
+        batches = self._scan(self.reader.tenant(tenant_id), start, end, filters, columns)
+        schema = next(batches)  # what is wrong with the arguments or the database shows here
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        # Through Arrow's C stream, since closing one lets go of the iterator behind it; a plain reader's close does not.
+        return pa.RecordBatchReader.from_stream(reader)
+
+    def _scan(
+        self,
+        tenant: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        filters: dict[str, list[str] | None],
+        names: Collection[str] | None,
+    ) -> Iterator[Any]:
+        """The schema, then the batches. The read ends with the iterator, wherever it is."""
+        database = self.reader.database
+        with ExitStack() as stack:
+            connection = stack.enter_context(database.transaction())
+            sources = self.reader.bound(connection).sources
+            steps, traces, runs = sources["trace_steps"], sources["traces"], sources["runs"]
+            expressions = {column.name: (column, steps[column.name]) for column in steps.columns}
+            for joined, name in ((runs, "agent_id"), (traces, "run_id")):
+                found = next(column for column in joined.columns if column.name == name)
+                expressions[name] = (replace(found, nullable=True), joined[name])
+            order = ["tenant_id", "run_id", "trace_id", "agent_id", *(column.name for column in steps.payload)]
+            if unknown := sorted({*(names or ())} - {*order}):
+                raise ConfigError(f"no column {', '.join(map(repr, unknown))}; there are {', '.join(order)}")
+            picked = [expressions[name] for name in order if names is None or name in names]
+            tables = steps.from_clause.outerjoin(
+                traces.from_clause,
+                sa.and_(
+                    traces["trace_id"] == steps["trace_id"],
+                    traces["tenant_id"] == steps["tenant_id"],
+                    *traces.conditions,
+                ),
+            ).outerjoin(
+                runs.from_clause,
+                sa.and_(runs["run_id"] == traces["run_id"], runs["tenant_id"] == traces["tenant_id"], *runs.conditions),
+            )
+            where = [*steps.conditions, *steps.within("timestamp", since, until)]
+            if tenant is not None:
+                where += self.reader.is_tenant(steps, tenant)
+            where += [expressions[name][1].in_(values) for name, values in filters.items() if values is not None]
+            by_text = self.reader.by_text
+            statement = (
+                sa.select(*(expression.label(column.name) for column, expression in picked))
+                .select_from(tables)
+                .where(*where)
+                .order_by(by_text(steps["trace_id"]), steps["step_index"], by_text(steps["tenant_id"]))
+            )
+            columns = [column for column, _ in picked]
+            origin, key = Origin(steps.table), ("tenant_id", "trace_id", *steps.record_type.key)
+            session = None
+            if database.dialect == "postgresql":
+                session = stack.enter_context(self._bulk.session(connection))
+            if session is not None:
+                batches = session.batches(statement, columns)
+            else:
+                batches = stream_rows(database, connection, statement, columns, origin=origin, key=key)
+            stack.callback(batches.close)  # before the transaction ends
+            schema = pa.schema([column.arrow_field for column in columns])
+            yield schema
+            for batch in batches:
+                require_valid(batch, columns, origin=origin, key=key)
+                yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def list_traces(
+        self,
+        *,
+        tenant_id: str | None = None,
+        run_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        limit: int | None = None,
+        order: Order = "newest",
+    ) -> SnapshotTable[TraceSummarySnapshot]:
+        """Traces, by their run's start; see :meth:`ExportBundleStore.list_traces`."""
+        start, end = require_period(since, until)
+        limit, agents = require_limit(limit), choices("agent_id", agent_id)
+        tenant = self.reader.tenant(tenant_id)
+        with self.reader.database.transaction() as connection:
+            sources = self.reader.bound(connection).sources
+            traces, runs = sources["traces"], sources["runs"]
+            where: list[ColumnElement[bool]] = runs.within("started_at", start, end)
+            if run_id is not None:
+                where.append(traces["run_id"] == require_id("run_id", run_id))
+            if agents is not None:
+                where.append(runs["agent_id"].in_(agents))
+            same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
+            by = self.reader.ordered(order, runs.moment("started_at"), traces["trace_id"])
+            return self.reader.rows(
+                connection, TraceSummarySnapshot, where, tenant, order=by, lookup=(runs, same_run), limit=limit
+            )
+
+    def _tenant(self, tenant_id: str | None) -> str:
+        tenant = self.reader.tenant(tenant_id)
+        if tenant is None:
+            raise ConfigError("traces are read for one tenant: pass tenant_id=, or make the store with tenant_id=")
+        return tenant
+
+
+def _first_step_at(traces: BoundSource, steps: BoundSource, tenant: str) -> ColumnElement[Any]:
+    """When a trace's first step started: one probe of the key for each of the run's traces."""
+    first = steps.select([]).add_columns(steps.moment("timestamp"))
+    first = first.where(steps["tenant_id"] == tenant, steps["trace_id"] == traces["trace_id"])
+    return first.order_by(steps["step_index"]).limit(1).correlate(traces.from_clause).scalar_subquery()
+
+
+def _require_unique(steps: SnapshotTable[TraceStepSnapshot], origin: Origin) -> None:
+    index = steps.to_arrow()["step_index"]
+    if len(index) < 2:
+        return
+    repeated = pc.equal(index.slice(1), index.slice(0, len(index) - 1))
+    if pc.any(repeated).as_py():
+        value = index[pc.index(repeated, pa.scalar(True)).as_py()].as_py()
+        raise origin.fault(f"step_index={value}", "step_index", f"{value} twice", "each index once")

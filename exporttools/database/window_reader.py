@@ -1,0 +1,342 @@
+"""What an export asks a database for: which runs started when, and the rows of a tenant's day. Writes no file.
+
+Steps are read by the keys of some hundred traces at a time, which every database answers from its index, in key order
+and without a sort that spills to disk, however the rows of a day lie among those of others.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import sqlalchemy as sa
+from sqlalchemy.sql import ColumnElement
+
+from exporttools.database.binding import BoundSource
+from exporttools.database.readers import BulkReader, BulkSession, stream_rows
+from exporttools.database.scoped_reader import ScopedReader
+from exporttools.errors import InconsistentData, TenantMismatch
+from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
+from exporttools.records.validity import Origin
+from exporttools.times import EPOCH
+
+if TYPE_CHECKING:
+    from sqlalchemy import Connection, Select
+
+TRACES_PER_READ = 512
+"""How many traces' steps are asked for at once. PostgreSQL still answers so many from the index; 2,048 it did not."""
+
+
+@dataclass(frozen=True, slots=True)
+class GridCount:
+    """What started in one tenant_day of a grid of time.
+
+    Attributes
+    ----------
+    number : int
+        The tenant_day starts at 1970-01-01 plus so many times its length.
+    runs, open_runs, incidents : int
+    """
+
+    number: int
+    runs: int
+    open_runs: int
+    incidents: int
+
+
+@dataclass(frozen=True, slots=True)
+class TenantDay:
+    """One tenant's runs of a day, or of the part of it that a window covers; since and until None: those without a start.
+
+    Attributes
+    ----------
+    runs, open_runs, incidents : int
+        As counted in the window's snapshot.
+    """
+
+    tenant_id: str
+    since: dt.datetime | None
+    until: dt.datetime | None
+    runs: int
+    open_runs: int
+    incidents: int
+
+
+class WindowReader:
+    """Reads windows of a fleet.
+
+    Parameters
+    ----------
+    reader : ScopedReader
+        Has all four records.
+    bulk : BulkReader
+        On the same database.
+    """
+
+    def __init__(self, reader: ScopedReader, bulk: BulkReader) -> None:
+        self._reader, self._bulk = reader, bulk
+
+    @contextmanager
+    def snapshot(self) -> Iterator[WindowSnapshot]:
+        """One point in time to read at."""
+        database = self._reader.database
+        with database.snapshot() as connection:
+            if database.dialect != "postgresql":
+                yield WindowSnapshot(self._reader, connection, None)
+                return
+            with self._bulk.session(connection) as session:
+                yield WindowSnapshot(self._reader, connection, session)
+
+
+class WindowSnapshot:
+    """A fleet as of one point in time."""
+
+    def __init__(self, reader: ScopedReader, connection: Connection, bulk: BulkSession | None) -> None:
+        self._reader, self._connection, self._bulk = reader, connection, bulk
+        self._sources = reader.bound(connection).sources
+
+    @property
+    def layout(self) -> str:
+        """The layout's name."""
+        return self._reader.bound(self._connection).name
+
+    def grid_counts(
+        self, length_s: int, tenant: str | None, since: dt.datetime | None, until: dt.datetime | None
+    ) -> list[GridCount]:
+        """The tenant_days of a grid of time in which any run started or incident was created, ascending.
+
+        Parameters
+        ----------
+        length_s : int
+            Of a tenant_day, in seconds.
+        """
+        runs, incidents = self._sources["runs"], self._sources["incidents"]
+        opened = sa.func.sum(sa.case((runs["completed_at"].is_(None), 1), else_=0))
+        started = self._counts(runs, "started_at", length_s, tenant, since, until, opened)
+        created = self._counts(incidents, "created_at", length_s, tenant, since, until, sa.literal(0))
+        return [
+            GridCount(number, *started.get(number, (0, 0)), created.get(number, (0, 0))[0])
+            for number in sorted({*started, *created})
+        ]
+
+    def _counts(
+        self,
+        source: BoundSource,
+        column: str,
+        length_s: int,
+        tenant: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        second: ColumnElement[Any],
+    ) -> dict[int, tuple[int, int]]:
+        cell = source.cell(column, length_s)
+        statement = (
+            source.select([])
+            .add_columns(cell, sa.func.count(), second)
+            .where(
+                *self._of(source, tenant),
+                source.moment(column).is_not(None),
+                *source.within(column, since, until),
+            )
+            .group_by(cell)
+        )
+        return {int(number): (int(count), int(more or 0)) for number, count, more in self._rows(statement)}
+
+    def undated(self, tenant: str | None) -> int:
+        """How many runs have no start, and traces no known run or one without a start."""
+        runs = self._sources["runs"]
+        lost_runs = runs.select([]).add_columns(sa.func.count()).where(*self._of(runs, tenant), *self._without_start())
+        traces, joined = self._traces_and_runs()
+        lost_traces = (
+            traces.select([], joined=joined)
+            .add_columns(sa.func.count())
+            .where(*self._of(traces, tenant), *self._without_start())
+        )
+        return sum(int(self._rows(statement)[0][0]) for statement in (lost_runs, lost_traces))
+
+    def tenant_days(self, tenant: str | None, since: dt.datetime | None, until: dt.datetime | None) -> list[TenantDay]:
+        """The tenants that have anything in a window, each day of it apart; by tenant and day."""
+        found = []
+        for start, end in [(None, None)] if since is None or until is None else _days(since, until):
+            runs, incidents = self._sources["runs"], self._sources["incidents"]
+            opened = sa.func.sum(sa.case((runs["completed_at"].is_(None), 1), else_=0))
+            started = self._by_tenant(runs, tenant, self._when(runs, "started_at", start, end), opened)
+            created: dict[str, tuple[int, int]] = {}
+            traced: dict[str, tuple[int, int]] = {}
+            if start is not None:
+                created = self._by_tenant(
+                    incidents, tenant, self._when(incidents, "created_at", start, end), sa.literal(0)
+                )
+            else:
+                traces, joined = self._traces_and_runs()
+                traced = self._by_tenant(traces, tenant, self._without_start(), sa.literal(0), joined=joined)
+            found += [
+                TenantDay(name, start, end, *started.get(name, (0, 0)), created.get(name, (0, 0))[0])
+                for name in {*started, *created, *traced}
+            ]
+        return sorted(found, key=lambda tenant_day: (tenant_day.tenant_id, tenant_day.since or EPOCH))
+
+    def _by_tenant(
+        self,
+        source: BoundSource,
+        tenant: str | None,
+        where: Sequence[ColumnElement[bool]],
+        second: ColumnElement[Any],
+        joined: tuple[BoundSource, ColumnElement[bool]] | None = None,
+    ) -> dict[str, tuple[int, int]]:
+        name = self._reader.by_text(source["tenant_id"])
+        statement = (
+            source.select([], joined=joined)
+            .add_columns(name, sa.func.count(), second)
+            .where(*self._of(source, tenant), *where)
+            .group_by(name)
+        )
+        found = {}
+        for found_name, count, more in self._rows(statement):
+            if not isinstance(found_name, str):
+                raise Origin(source.table).fault(
+                    f"({count} of them)", "tenant_id", repr(found_name), "a string, never NULL"
+                )
+            found[found_name] = (int(count), int(more or 0))
+        return found
+
+    def columns(self, table: str) -> tuple[Column, ...]:
+        """The columns of a table's rows: the record's context, its own, then the layout's extra ones."""
+        return self._sources[table].columns
+
+    def runs(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
+        """The tenant_day's runs, by run_id."""
+        return self._record(
+            RUNS, tenant_day, self._when(self._sources["runs"], "started_at", tenant_day.since, tenant_day.until)
+        )
+
+    def incidents(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
+        """The incidents created in the tenant_day, by id; none where it is of runs without a start."""
+        if tenant_day.since is None:
+            return iter(())
+        where = self._when(self._sources["incidents"], "created_at", tenant_day.since, tenant_day.until)
+        return self._record(INCIDENTS, tenant_day, where)
+
+    def traces(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
+        """The traces of the tenant_day's runs, by trace_id; of an undated tenant_day, those of no known run, too."""
+        _, joined = self._traces_and_runs()
+        runs = self._sources["runs"]
+        where = (
+            self._without_start()
+            if tenant_day.since is None
+            else runs.within("started_at", tenant_day.since, tenant_day.until)
+        )
+        return self._record(TRACES, tenant_day, where, joined)
+
+    def trace_steps(self, tenant_day: TenantDay, trace_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
+        """The steps of the given traces, which ascend; by trace_id and step_index."""
+        steps = self._sources["trace_steps"]
+        columns = [column for column in steps.columns if column.name != "tenant_id"]
+        schema = pa.schema([column.arrow_field.with_nullable(True) for column in steps.columns])
+        at = schema.get_field_index("tenant_id")
+        trace_id = self._reader.by_text(steps["trace_id"])
+        for start in range(0, len(trace_ids), TRACES_PER_READ):
+            some = trace_ids[start : start + TRACES_PER_READ]
+            statement = (
+                steps.select(columns)
+                .where(*self._of(steps, tenant_day.tenant_id), steps["trace_id"].in_(some))
+                .order_by(trace_id, steps["step_index"])
+            )
+            for batch in self._batches(statement, columns, Origin(steps.table), TRACE_STEPS):
+                # One value, which is not sent with every row; _of lets no other pass.
+                arrays = batch.columns
+                arrays.insert(at, pa.repeat(pa.scalar(tenant_day.tenant_id), batch.num_rows))
+                yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+
+    def mean_steps(self, tenant: str | None, runs: int = 300) -> float:
+        """Steps per trace, from the first few hundred traces: for estimates."""
+        traces, steps = self._sources["traces"], self._sources["trace_steps"]
+        some = traces.select([]).add_columns(traces["trace_id"]).where(*self._of(traces, tenant)).limit(runs)
+        ids = [row[0] for row in self._rows(some)]
+        if not ids:
+            return 0.0
+        counted = (
+            steps.select([]).add_columns(sa.func.count()).where(*self._of(steps, tenant), steps["trace_id"].in_(ids))
+        )
+        return int(self._rows(counted)[0][0]) / len(ids)
+
+    def _record(
+        self,
+        record_type: RecordType,
+        tenant_day: TenantDay,
+        where: Sequence[ColumnElement[bool]],
+        joined: tuple[BoundSource, ColumnElement[bool]] | None = None,
+    ) -> Iterator[pa.RecordBatch]:
+        source = self._sources[record_type.table]
+        key = [self._reader.by_text(source[name]) for name in record_type.key]
+        statement = (
+            source.select(source.columns, joined=joined)
+            .where(*self._of(source, tenant_day.tenant_id), *where)
+            .order_by(*key)
+        )
+        for batch in self._batches(statement, source.columns, Origin(source.table), record_type):
+            if not pc.all(pc.equal(batch["tenant_id"], tenant_day.tenant_id)).as_py():
+                raise TenantMismatch(
+                    f"{source.table}: the database gave rows of other tenants for {tenant_day.tenant_id!r}"
+                )
+            yield batch
+
+    def _batches(
+        self, statement: Select[Any], columns: Sequence[Column], origin: Origin, record_type: RecordType
+    ) -> Iterator[pa.RecordBatch]:
+        if self._bulk is not None:
+            return self._bulk.batches(statement, columns)
+        return stream_rows(
+            self._reader.database, self._connection, statement, columns, origin=origin, key=record_type.key
+        )
+
+    def _rows(self, statement: Select[Any]) -> Sequence[Any]:
+        with self._reader.database.translated_errors():
+            return self._connection.execute(statement).all()
+
+    def _of(self, source: BoundSource, tenant: str | None) -> list[ColumnElement[bool]]:
+        """The condition that a row is the tenant's; none for all of them."""
+        return [] if tenant is None else self._reader.is_tenant(source, tenant)
+
+    def _when(
+        self, source: BoundSource, column: str, since: dt.datetime | None, until: dt.datetime | None
+    ) -> list[ColumnElement[bool]]:
+        return [source.moment(column).is_(None)] if since is None else source.within(column, since, until)
+
+    def _without_start(self) -> list[ColumnElement[bool]]:
+        return [self._sources["runs"].moment("started_at").is_(None)]
+
+    def _traces_and_runs(self) -> tuple[BoundSource, tuple[BoundSource, ColumnElement[bool]]]:
+        traces, runs = self._sources["traces"], self._sources["runs"]
+        same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
+        return traces, (runs, same_run)
+
+
+def require_count(what: str, expected: int, found: int) -> None:
+    """Hold rows read against rows counted in the same snapshot.
+
+    Raises
+    ------
+    InconsistentData
+        They differ, which no database should let happen: a layout's join that multiplies or drops rows does.
+    """
+    if expected != found:
+        raise InconsistentData(
+            f"{what}: {found:,} rows were read where {expected:,} were counted at the same point in time; "
+            "does a join of the layout match several rows? Nothing of this window was committed"
+        )
+
+
+def _days(since: dt.datetime, until: dt.datetime) -> Iterator[tuple[dt.datetime, dt.datetime]]:
+    """A window's UTC days, the first and last as far as the window goes."""
+    start = since
+    while start < until:
+        midnight = dt.datetime.combine(start.date(), dt.time(), dt.UTC)
+        end = until if until - midnight <= dt.timedelta(days=1) else midnight + dt.timedelta(days=1)
+        yield start, end
+        start = end

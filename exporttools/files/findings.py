@@ -1,0 +1,31 @@
+"""What verifying finds to be wrong. Verifies nothing itself."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from exporttools.text.inert import one_line
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One thing that is not as a bundle or dataset says.
+
+    Attributes
+    ----------
+    code : str
+        Of a bundle's files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``.
+        Of their bytes: ``changed``, ``malformed``, ``signature``. Of the rows: ``format``, ``schema``, ``content``.
+        docs/bundle-format.md says what each means. Of a dataset: :class:`exporttools.dataset.DatasetVerification`.
+    path : str
+        The file, relative to the bundle or dataset.
+    expected, found : str
+    """
+
+    code: str
+    path: str
+    expected: str
+    found: str
+
+    def __str__(self) -> str:
+        return f"{self.code}: {one_line(self.path)}: expected {one_line(self.expected)}; found {one_line(self.found)}"

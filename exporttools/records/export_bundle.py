@@ -1,0 +1,343 @@
+"""ExportBundle: an incident, its run, its trace and the trace's steps, and which of their texts were taken out.
+
+Immutable, and whole: parts that do not belong together make none. No database, no file.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, TypeVar
+
+from exporttools.errors import ConfigError
+from exporttools.files.digests import combined_digest
+from exporttools.records.inline_timeline import timeline_svg
+from exporttools.records.redaction import matching_columns, redacted_columns, without_text
+from exporttools.records.row_totals import RowTotals, first_step_back
+from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
+from exporttools.records.snapshots import (
+    IncidentSnapshot,
+    RunSnapshot,
+    SourceSnapshot,
+    TraceStepSnapshot,
+    TraceSummarySnapshot,
+)
+from exporttools.text.inert import html_text, one_line
+
+S = TypeVar("S", bound=SnapshotType)
+
+
+class ExportBundle:
+    """An incident (or a run), its run, its trace and the trace's steps, as of one point in time. Immutable.
+
+    Parameters
+    ----------
+    incident, run, trace : snapshot, one-row SnapshotTable or None
+        A table may carry extra columns, which then are in the bundle's Parquet files.
+    steps : SnapshotTable of TraceStepSnapshot, optional
+        All steps of the trace, by ``step_index``, strictly ascending.
+    trace_count : int, optional
+        How many traces the run has; `trace` is one of them.
+    source : SourceSnapshot, optional
+        Where they were read.
+    redacted : iterable of str, optional
+        The text columns that were taken out, such as ``"runs.goal"``; see :meth:`redact`.
+
+    Raises
+    ------
+    ConfigError
+        The parts do not belong together, the steps were cut by a limit or are out of order, or a redacted column is
+        none that can be, or has a value.
+
+    Notes
+    -----
+    Two bundles are equal where they hold the same rows and count of traces and say the same columns to be redacted,
+    wherever and whenever they were read.
+
+    Examples
+    --------
+    >>> run = RunSnapshot(run_id="r1", tenant_id="acme", total_cost_cents=12)
+    >>> bundle = ExportBundle(run=run)
+    >>> bundle.missing
+    ('incident', 'trace', 'steps')
+    """
+
+    __slots__ = ("_row_totals", "_tables", "redacted", "source", "trace_count")
+
+    redacted: tuple[str, ...]
+    source: SourceSnapshot | None
+    trace_count: int
+    _row_totals: dict[str, RowTotals] | None
+    _tables: dict[str, SnapshotTable[Any]]
+
+    def __init__(
+        self,
+        incident: IncidentSnapshot | SnapshotTable[IncidentSnapshot] | None = None,
+        run: RunSnapshot | SnapshotTable[RunSnapshot] | None = None,
+        trace: TraceSummarySnapshot | SnapshotTable[TraceSummarySnapshot] | None = None,
+        steps: SnapshotTable[TraceStepSnapshot] | None = None,
+        *,
+        trace_count: int | None = None,
+        source: SourceSnapshot | None = None,
+        redacted: Iterable[str] = (),
+    ) -> None:
+        if steps is not None and not (isinstance(steps, SnapshotTable) and steps.snapshot_type is TraceStepSnapshot):
+            found = steps.describe() if isinstance(steps, SnapshotTable) else type(steps).__name__
+            raise ConfigError(f"expected a SnapshotTable of TraceStepSnapshot or None; found {found}")
+        tables: dict[str, SnapshotTable[Any]] = {
+            "incident": _at_most_one(IncidentSnapshot, incident),
+            "run": _at_most_one(RunSnapshot, run),
+            "trace": _at_most_one(TraceSummarySnapshot, trace),
+            "steps": SnapshotTable.empty(TraceStepSnapshot) if steps is None else steps,
+        }
+        object.__setattr__(self, "_tables", tables)
+        object.__setattr__(self, "_row_totals", None)
+        object.__setattr__(self, "source", source)
+        object.__setattr__(self, "redacted", redacted_columns(tables, redacted))
+        object.__setattr__(self, "trace_count", len(tables["trace"]) if trace_count is None else trace_count)
+        self._require_belonging_together()
+
+    def _require_belonging_together(self) -> None:
+        incident, run, trace = self.incident, self.run, self.trace
+        tenants = {part.tenant_id for part in (incident, run, trace) if part is not None}
+        if len(tenants) > 1:
+            raise ConfigError(f"the parts of a bundle belong to one tenant; found {_shown(tenants)}")
+        # A run_id that was taken out is not another's: NULL says here that it may not be read.
+        known = "incidents.source_run_id" not in self.redacted
+        run_ids = {incident.source_run_id} if incident is not None and known else set()
+        run_ids |= {part.run_id for part in (run, trace) if part is not None}
+        if len(run_ids) > 1:
+            raise ConfigError(f"incident, run and trace of a bundle name one run_id; found {_shown(run_ids)}")
+        if len(self.steps) and trace is None:
+            raise ConfigError(f"a bundle with {len(self.steps)} steps needs the trace that they belong to")
+        if self.steps.truncated:
+            raise ConfigError(
+                f"a bundle needs all {self.steps.total} steps of its trace; a limit cut them to {len(self.steps)}"
+            )
+        if (step_back := first_step_back(self.steps.to_arrow()["step_index"])) is not None:
+            row, before, index = step_back
+            raise ConfigError(
+                f"steps: row {row} has step_index = {index} after {before}; expected strictly ascending. "
+                f"Sort the steps by step_index, with one step for each"
+            )
+        if not isinstance(self.trace_count, int) or isinstance(self.trace_count, bool):
+            raise ConfigError(f"trace_count is {one_line(repr(self.trace_count))}; expected an int")
+        if self.trace_count < len(self._tables["trace"]):
+            expected = len(self._tables["trace"])
+            raise ConfigError(
+                f"trace_count is {self.trace_count}; expected at least {expected}, as many as the bundle has"
+            )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(f"an ExportBundle is immutable; build a new one to change {name}")
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(f"an ExportBundle is immutable; build a new one without {name}")
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _restore_bundle, (tuple(self._tables.values()), self.trace_count, self.source, self.redacted)
+
+    @property
+    def incident(self) -> IncidentSnapshot | None:
+        """The incident, or None: the bundle is of a run alone."""
+        return next(iter(self._tables["incident"]), None)
+
+    @property
+    def run(self) -> RunSnapshot | None:
+        """The run, or None where the incident has none or it is gone."""
+        return next(iter(self._tables["run"]), None)
+
+    @property
+    def trace(self) -> TraceSummarySnapshot | None:
+        """The trace, or None where the run has none."""
+        return next(iter(self._tables["trace"]), None)
+
+    @property
+    def steps(self) -> SnapshotTable[TraceStepSnapshot]:
+        """All steps of the trace, by ``step_index``; empty where there are none."""
+        return self._tables["steps"]
+
+    @property
+    def tables(self) -> dict[str, SnapshotTable[Any]]:
+        """``incident``, ``run``, ``trace`` and ``steps`` as tables of at most one, one, one and any number of rows."""
+        return dict(self._tables)
+
+    @property
+    def tenant_id(self) -> str | None:
+        """Whose data it is; None in an empty bundle."""
+        return next((part.tenant_id for part in (self.incident, self.run, self.trace) if part is not None), None)
+
+    @property
+    def name(self) -> str:
+        """The id of the incident, or else of the run, or else of the trace."""
+        ids = (self.incident and self.incident.id, self.run and self.run.run_id, self.trace and self.trace.trace_id)
+        return next((name for name in ids if name), "empty bundle")
+
+    @property
+    def file_name(self) -> str:
+        """The name, made fit to name a file: an id may hold anything, slashes and dots at its start too."""
+        plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
+        return plain.lstrip(".")[:100] or "bundle"
+
+    @property
+    def missing(self) -> tuple[str, ...]:
+        """Which of the four parts the bundle does not have."""
+        return tuple(part for part, table in self._tables.items() if not len(table))
+
+    def redact(self, *columns: str) -> ExportBundle:
+        """A bundle without some of its texts, to show to those who may not read them: NULL stands in their place.
+
+        Parameters
+        ----------
+        *columns : str
+            ``"runs.goal"`` is that column of that table; ``"goal"`` is every column of that name. Text that may be NULL
+            can be redacted, a layout's extra columns too. What is redacted already stays so. The same words in another
+            column stay, too.
+
+        Returns
+        -------
+        ExportBundle
+            A new one, which says what is ``redacted``. Its counts, sums and times are the same, its content digest is
+            another.
+
+        Raises
+        ------
+        ConfigError
+            There is no such column, it holds no text, or every row needs a value there.
+
+        Examples
+        --------
+        >>> bundle = ExportBundle(run=RunSnapshot(run_id="r1", tenant_id="acme", goal="sort Ann's mail"))
+        >>> shown = bundle.redact("goal")
+        >>> shown.run.goal is None, shown.redacted, bundle.run.goal
+        (True, ('runs.goal',), "sort Ann's mail")
+        """
+        names = {*self.redacted, *(name for column in columns for name in matching_columns(self._tables, column))}
+        tables = [without_text(table, names) for table in self._tables.values()]
+        return ExportBundle(*tables, trace_count=self.trace_count, source=self.source, redacted=names)
+
+    @property
+    def row_totals(self) -> dict[str, RowTotals]:
+        """What follows from the rows of each part; made on first use, once. Not to be fed further."""
+        if self._row_totals is None:
+            totals = {part: RowTotals.of(table.record_type, table.to_arrow()) for part, table in self._tables.items()}
+            object.__setattr__(self, "_row_totals", totals)
+        return dict(self._row_totals)  # type: ignore[arg-type]
+
+    @property
+    def totals(self) -> Mapping[str, int | float]:
+        """``steps``, ``failed`` (steps that went wrong, by their status), ``tokens``, ``cost_cents`` and ``duration_ms``, over the steps."""
+        steps = self.row_totals["steps"]
+        return {"steps": steps.rows, "failed": steps.failed, **steps.sums}
+
+    @property
+    def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """The first and the last step's start; None without steps."""
+        return self.row_totals["steps"].time_range
+
+    @property
+    def content_digest(self) -> str:
+        """SHA-256 over the rows (see :mod:`exporttools.files.digests`): equal for equal rows, whatever database they came from."""
+        return combined_digest(self.table_digests.values())
+
+    @property
+    def table_digests(self) -> dict[str, str]:
+        """The content digest of each table, by its record's table name."""
+        return {self._tables[part].record_type.table: totals.content_digest for part, totals in self.row_totals.items()}
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, ExportBundle):
+            return NotImplemented
+        return (
+            self._tables == other._tables and self.trace_count == other.trace_count and self.redacted == other.redacted
+        )
+
+    __hash__ = None  # type: ignore[assignment]  # equal by value, and hashing would read every row
+
+    def __repr__(self) -> str:
+        missing = f", missing {', '.join(self.missing)}" if self.missing else ""
+        redacted = f", redacted {one_line(', '.join(self.redacted), 600)}" if self.redacted else ""
+        of = f"{one_line(self.name, 80)!r} of {one_line(self.tenant_id, 40)!r}"
+        return f"<ExportBundle {of}: {self.steps.describe()}{missing}{redacted}>"
+
+    def _repr_html_(self) -> str:
+        trace = self.trace
+        at = None if trace is None else trace.violation_step_index
+        facts = "".join(
+            f"<tr><th style='text-align:left'>{name}</th><td style='text-align:left'>{html_text(value, 300)}</td></tr>"
+            for name, value in self._facts()
+        )
+        steps = f"<details><summary>steps</summary>{self.steps._repr_html_()}</details>" if len(self.steps) else ""
+        return (
+            f"<h3 style='margin:0.4em 0'>{html_text(self._headline, 200)}</h3><table>{facts}</table>"
+            f"{timeline_svg(self.steps.to_arrow(), at)}{steps}"
+        )
+
+    @property
+    def _headline(self) -> str:
+        incident = self.incident
+        if incident is None:
+            kind = "Run" if self.run is not None else "Trace" if self.trace is not None else ""
+            return f"{kind} {self.name}" if kind else self.name
+        said = [
+            text for text in (incident.violation_type, incident.severity and f"{incident.severity} severity") if text
+        ]
+        return f"Incident {self.name}" + (f": {', '.join(said)}" if said else "")
+
+    def _facts(self) -> Iterator[tuple[str, str]]:
+        """What people want to know first, as names and texts; NULL is left out."""
+        incident, run, trace = self.incident, self.run, self.trace
+        if self.tenant_id is not None:
+            yield "tenant", self.tenant_id
+        if incident is not None:
+            yield "recorded", f"{incident.created_at:{_TIME}} UTC"
+            if policy := " ".join(
+                filter(None, (incident.policy_name, incident.policy_id and f"({incident.policy_id})"))
+            ):
+                yield "policy", policy
+        if run is not None:
+            yield "run", f"{run.run_id}" + (f" of {run.agent_id}" if run.agent_id else "")
+            if run.goal:
+                yield "goal", run.goal
+            began, ended = (f"{at:{_TIME}}" if at else "not recorded" for at in (run.started_at, run.completed_at))
+            yield (
+                "from, to (UTC)",
+                f"{began}, {ended}" + (f": {run.termination_reason}" if run.termination_reason else ""),
+            )
+            if run.total_cost_cents is not None:
+                yield "recorded cost", f"{run.total_cost_cents:,} US cents"
+        if trace is not None:
+            others = f", one of the run's {self.trace_count}" if self.trace_count > 1 else ""
+            at = "" if trace.violation_step_index is None else f"; violation at step {trace.violation_step_index:,}"
+            yield "trace", f"{trace.trace_id}{others}{at}"
+            yield "steps", f"{self.steps.describe()}, {self.totals['failed']:,} failed"
+        if self.missing:
+            yield "missing", ", ".join(self.missing)
+        if self.redacted:
+            yield "redacted", ", ".join(self.redacted)
+
+
+_TIME = "%Y-%m-%d %H:%M:%S"
+
+
+def _at_most_one(snapshot_type: type[S], part: S | SnapshotTable[S] | None) -> SnapshotTable[S]:
+    if isinstance(part, SnapshotTable):
+        if part.snapshot_type is not snapshot_type or len(part) > 1:
+            raise ConfigError(f"expected at most one {snapshot_type.__name__}; found {part.describe()}")
+        return part
+    if part is not None and not isinstance(part, snapshot_type):
+        raise ConfigError(f"expected {snapshot_type.__name__} or None; found {type(part).__name__}")
+    return SnapshotTable.from_records(snapshot_type, [] if part is None else [part])
+
+
+def _shown(ids: Iterable[str | None]) -> str:
+    return ", ".join(sorted(one_line(repr(found)) for found in ids))
+
+
+def _restore_bundle(
+    tables: tuple[SnapshotTable[Any], ...],
+    trace_count: int,
+    source: SourceSnapshot | None,
+    redacted: tuple[str, ...],
+) -> ExportBundle:
+    return ExportBundle(*tables, trace_count=trace_count, source=source, redacted=redacted)

@@ -1,0 +1,167 @@
+"""What follows from a table's rows, fed batch by batch: count, digest, exact sums, failed rows, first and last time.
+
+Memory is one batch, so that a bundle of any size can be held against what it says of itself. No file may come in here,
+and no rule on single values: the rows fed are those that :func:`exporttools.records.validity.require_valid` lets pass.
+"""
+
+from __future__ import annotations
+
+import datetime as dt
+from collections.abc import Mapping
+from types import MappingProxyType
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from exporttools.errors import InconsistentData
+from exporttools.files.digests import ContentDigest
+from exporttools.records.exact_sums import BATCH_ROWS, ExactSum
+from exporttools.records.schema import ARROW_TYPES, FAILED_STATUSES, RecordType
+
+
+class RowTotals:
+    """What follows from the rows of one table.
+
+    Parameters
+    ----------
+    record : RecordType
+        What the rows are.
+    schema : pyarrow.Schema
+        The record's columns, then any extra ones.
+
+    Examples
+    --------
+    >>> from exporttools import RunSnapshot
+    >>> rows = RunSnapshot(run_id="r1", tenant_id="acme", total_cost_cents=12).to_arrow()
+    >>> totals = RowTotals(RunSnapshot.RECORD_TYPE, rows.schema)
+    >>> for batch in rows.to_batches():
+    ...     totals.update(batch)
+    >>> totals.rows, dict(totals.sums), totals.failed, totals.time_range
+    (1, {'total_cost_cents': 12}, 0, None)
+    """
+
+    def __init__(self, record_type: RecordType, schema: pa.Schema) -> None:
+        types = {column.name: column.type for column in record_type.columns}
+        self._digest = ContentDigest(record_type.table, schema)
+        self._sums = {c.name: ExactSum(ARROW_TYPES[c.type]) for c in record_type.columns if c.additive}
+        # A record whose key is text has at most one row in a bundle, and databases sort text each in its own way.
+        self._key = record_type.key[0] if [types[name] for name in record_type.key] == ["int64"] else None
+        self._last_key: int | None = None
+        # Made here: pyarrow loads pandas where it makes an array of a list, and importing this room must not.
+        self._failed_statuses = pa.array(sorted(FAILED_STATUSES)) if "status" in types else None
+        self._has_time = "timestamp" in types
+        self._nulls = dict.fromkeys(schema.names, 0)
+        self._failed = 0
+        self._time_range: tuple[dt.datetime, dt.datetime] | None = None
+
+    @classmethod
+    def of(cls, record_type: RecordType, table: pa.Table) -> RowTotals:
+        """The totals of a whole table.
+
+        Raises
+        ------
+        ConfigError, InconsistentData
+            As :meth:`update`.
+        """
+        totals = cls(record_type, table.schema)
+        for batch in table.to_batches(max_chunksize=BATCH_ROWS):
+            totals.update(batch)
+        return totals
+
+    def update(self, batch: pa.RecordBatch) -> None:
+        """Take the next rows, in key order. After an error the totals are void.
+
+        Raises
+        ------
+        ConfigError
+            The batch's columns are not the schema's.
+        InconsistentData
+            A float is NaN, or an integer key is not above the one before it.
+        """
+        self._digest.update(batch)
+        if not batch.num_rows:
+            return
+        if self._key is not None:
+            self._require_ascending(self._key, batch[self._key])
+        for name, column in zip(batch.schema.names, batch.columns, strict=True):
+            self._nulls[name] += column.null_count
+        for name, total in self._sums.items():
+            total.add(batch[name])
+        if self._failed_statuses is not None:
+            self._failed += pc.sum(pc.is_in(batch["status"], self._failed_statuses)).as_py()
+        if self._has_time:
+            extent = pc.min_max(batch["timestamp"])
+            found = [extent[end].as_py().replace(tzinfo=dt.UTC) for end in ("min", "max")]
+            known = self._time_range or found
+            self._time_range = min(known[0], found[0]), max(known[1], found[1])
+
+    def _require_ascending(self, key: str, values: pa.Array) -> None:
+        if (step_back := first_step_back(values, after=self._last_key)) is not None:
+            _, before, found = step_back
+            table = self._digest.table
+            raise InconsistentData(
+                f"{table}: row {key}={found} has {key} = {found} after {before}; expected strictly ascending",
+                table=table, key=f"{key}={found}", column=key,
+            )  # fmt: skip
+        self._last_key = values[-1].as_py()
+
+    @property
+    def rows(self) -> int:
+        """How many rows there are."""
+        return self._digest.rows
+
+    @property
+    def content_digest(self) -> str:
+        """The table's content digest (see :mod:`exporttools.files.digests`), in lower-case hexadecimal."""
+        return self._digest.hexdigest()
+
+    @property
+    def sums(self) -> Mapping[str, int | float]:
+        """The exact sum of each additive column, in its unit; see :class:`ExactSum`. NULLs count zero."""
+        return MappingProxyType({name: total.value for name, total in self._sums.items()})
+
+    @property
+    def nulls(self) -> Mapping[str, int]:
+        """How many rows have NULL, by column, extra ones too."""
+        return MappingProxyType(self._nulls)
+
+    @property
+    def failed(self) -> int:
+        """How many rows failed, by their status; 0 where the record has no ``status``."""
+        return self._failed
+
+    @property
+    def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
+        """The least and the greatest ``timestamp``; None without rows, or where the record has none."""
+        return self._time_range
+
+
+def first_step_back(keys: pa.Array | pa.ChunkedArray, *, after: int | None = None) -> tuple[int, int, int] | None:
+    """Where integer keys first fail to ascend strictly.
+
+    Parameters
+    ----------
+    keys : pyarrow.Array or ChunkedArray
+        Of int64, without NULL.
+    after : int, optional
+        The key before the first of them.
+
+    Returns
+    -------
+    tuple of int, or None
+        The row, the key before it, and its own. None: they ascend.
+
+    Examples
+    --------
+    >>> first_step_back(pa.array([0, 4, 4])), first_step_back(pa.array([0, 4]), after=0)
+    ((2, 4, 4), (0, 0, 0))
+    """
+    values = keys.to_numpy()
+    if after is not None:
+        values = np.concatenate([[after], values])
+    back = values[1:] <= values[:-1]  # not their difference, which may overflow
+    if not back.any():
+        return None
+    i = int(back.argmax())
+    return i + (after is None), int(values[i]), int(values[i + 1])

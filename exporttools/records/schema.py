@@ -1,0 +1,217 @@
+"""The records' columns as data: the one place where names, types, nullability, units and meanings stand.
+
+Dataclasses, Arrow and Parquet schemas, SQL tables and the data dictionary are derived from these tables or tested
+against them. No database, no file and no rendering may come in here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import pyarrow as pa
+
+from exporttools.errors import ConfigError
+
+ColumnType = Literal["string", "int64", "float64", "timestamp"]
+
+ARROW_TYPES: dict[str, pa.DataType] = {
+    "string": pa.string(),
+    "int64": pa.int64(),
+    "float64": pa.float64(),
+    "timestamp": pa.timestamp("us", tz="UTC"),
+}
+"""The four column types there are. Times are UTC with microseconds everywhere."""
+
+FAILED_STATUSES: frozenset[str] = frozenset({"error", "failed", "failure", "timeout"})
+"""The stored values of a step's ``status`` that mean it went wrong."""
+
+
+@dataclass(frozen=True, slots=True)
+class Column:
+    """One column of a record.
+
+    Attributes
+    ----------
+    name : str
+        The field's, column's and attribute's name everywhere.
+    type : {"string", "int64", "float64", "timestamp"}
+        See :data:`ARROW_TYPES`.
+    nullable : bool
+        Whether NULL is a value.
+    doc : str
+        What it means, in one line.
+    unit : str or None
+        The unit of a number.
+    minimum : int or None
+        The least number allowed.
+    additive : bool
+        Whether a sum over rows means something.
+    """
+
+    name: str
+    type: ColumnType
+    nullable: bool
+    doc: str
+    unit: str | None = None
+    minimum: int | None = None
+    additive: bool = False
+
+    @property
+    def described(self) -> str:
+        """The type with its article, for messages."""
+        return f"{'an' if self.type == 'int64' else 'a'} {self.type}"
+
+    @property
+    def arrow_field(self) -> pa.Field:
+        """The column as an Arrow field; unit and meaning ride along as metadata."""
+        metadata = {"doc": self.doc} | ({"unit": self.unit} if self.unit else {})
+        return pa.field(self.name, ARROW_TYPES[self.type], nullable=self.nullable, metadata=metadata)
+
+
+@dataclass(frozen=True, slots=True)
+class RecordType:
+    """One kind of record and the table that holds it.
+
+    Attributes
+    ----------
+    table : str
+        The native table's name; also the name in content digests.
+    noun, plural : str
+        What people call one and many of them.
+    columns : tuple of Column
+        The fields of the snapshot, in order.
+    key : tuple of str
+        The columns of a row's key, which also orders rows.
+    context : tuple of Column
+        Columns that the table has before the snapshot's own and the snapshot does not have.
+    extra : tuple of Column
+        Well-known further columns: they ride along in frames and Parquet, never in the snapshots.
+    """
+
+    table: str
+    noun: str
+    plural: str
+    columns: tuple[Column, ...]
+    key: tuple[str, ...]
+    context: tuple[Column, ...] = ()
+    extra: tuple[Column, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The columns' names, in order."""
+        return tuple(column.name for column in self.columns)
+
+    def arrow_schema(self, extra: Sequence[Column] = ()) -> pa.Schema:
+        """The Arrow schema of the record's columns, then `extra` ones.
+
+        Examples
+        --------
+        >>> TRACE_STEPS.arrow_schema().field("duration_ms").metadata[b"unit"]
+        b'ms'
+        """
+        return pa.schema([column.arrow_field for column in (*self.columns, *extra)])
+
+
+INCIDENTS = RecordType(
+    table="incidents",
+    noun="incident",
+    plural="incidents",
+    key=("id",),
+    columns=(
+        Column("id", "string", False, "identifies the incident within its tenant"),
+        Column("tenant_id", "string", False, "whose data it is"),
+        Column("source_run_id", "string", True, "the run in which it happened, where one is known"),
+        Column("severity", "string", True, "how bad it is, in the platform's own words"),
+        Column("policy_id", "string", True, "the policy that was violated"),
+        Column("policy_name", "string", True, "that policy's name"),
+        Column("violation_type", "string", True, "what kind of violation or failure it was"),
+        Column("created_at", "timestamp", False, "when it was recorded", unit="UTC"),
+    ),
+)
+
+RUNS = RecordType(
+    table="runs",
+    noun="run",
+    plural="runs",
+    key=("run_id",),
+    columns=(
+        Column("run_id", "string", False, "identifies the run within its tenant"),
+        Column("tenant_id", "string", False, "whose data it is"),
+        Column("agent_id", "string", True, "the agent that ran"),
+        Column("goal", "string", True, "what it was asked to do"),
+        Column("policy_snapshot_id", "string", True, "the policies in force, as they were when it ran"),
+        Column("started_at", "timestamp", True, "when it started; NULL: not yet, or never recorded", unit="UTC"),
+        Column("completed_at", "timestamp", True, "when it ended; NULL: still open, or never recorded", unit="UTC"),
+        Column("termination_reason", "string", True, "why it ended; NULL: still open, or never recorded"),
+        Column(
+            "total_cost_cents", "int64", True, "the cost the platform recorded for the whole run",
+            unit="US cents", minimum=0, additive=True,
+        ),
+    ),
+)  # fmt: skip
+
+TRACES = RecordType(
+    table="traces",
+    noun="trace",
+    plural="traces",
+    key=("trace_id",),
+    columns=(
+        Column("trace_id", "string", False, "identifies the trace within its tenant"),
+        Column("run_id", "string", False, "the run it recorded; a run may have several, from retries or replays"),
+        Column("tenant_id", "string", False, "whose data it is"),
+        Column("violation_step_index", "int64", True, "the first step at which it went wrong", minimum=0),
+        Column("violation_timestamp", "timestamp", True, "when that was", unit="UTC"),
+    ),
+)
+
+TRACE_STEPS = RecordType(
+    table="trace_steps",
+    noun="step",
+    plural="steps",
+    key=("step_index",),
+    context=(
+        Column("tenant_id", "string", False, "whose data it is"),
+        Column("trace_id", "string", False, "the trace the step belongs to"),
+    ),
+    columns=(
+        Column("step_index", "int64", False, "position within the trace, from 0", minimum=0),
+        Column("timestamp", "timestamp", False, "when the step started", unit="UTC"),
+        Column("step_type", "string", False, "what kind of step it was: llm_call, tool_call, ..."),
+        Column("tokens", "int64", False, "tokens in and out", unit="tokens", minimum=0, additive=True),
+        Column("cost_cents", "float64", False, "what the step cost", unit="US cents", minimum=0, additive=True),
+        Column("duration_ms", "float64", False, "how long it took", unit="ms", minimum=0, additive=True),
+        Column("status", "string", False, "how it ended, in the platform's own words: ok, error, ..."),
+        Column("content_hash", "string", True, "digest of what the step did; equal digests are repeated calls"),
+    ),
+    extra=(
+        Column("name", "string", True, "the tool's, span's or function's name"),
+        Column("model", "string", True, "the model that was called"),
+        Column("error", "string", True, "what went wrong, in words"),
+        Column("parent_step_index", "int64", True, "the step that this one is part of", minimum=0),
+        Column("cost_source", "string", True, "where the cost comes from: reported, priced, none"),
+    ),
+)
+
+
+RECORD_TYPES: dict[str, RecordType] = {
+    record_type.table: record_type for record_type in (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
+}
+"""The four records by table name, in the order in which they refer to each other."""
+
+
+def column_of(field: pa.Field) -> Column:
+    """The column that an Arrow field of one of the four types describes: how extra columns are read back.
+
+    Raises
+    ------
+    ConfigError
+        The field is of another type.
+    """
+    for name, arrow_type in ARROW_TYPES.items():
+        if field.type == arrow_type:
+            metadata = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
+            return Column(field.name, name, True, metadata.get("doc", ""), unit=metadata.get("unit"))  # type: ignore[arg-type]
+    accepted = ", ".join(str(t) for t in ARROW_TYPES.values())
+    raise ConfigError(f"column {field.name!r} is of type {field.type}; accepted are {accepted}")

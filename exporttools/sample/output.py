@@ -1,0 +1,145 @@
+"""The sample as tables, as Parquet files, and into a database. Draws nothing itself."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from tqdm import tqdm
+
+from exporttools.errors import ConfigError
+from exporttools.loading import DatabaseName, load_tables
+from exporttools.records.schema import RECORD_TYPES
+from exporttools.sample.blocks import draw_block, table_schema
+from exporttools.sample.runs import FEWEST_RUNS, MOST_RUNS
+
+DEFAULT_RUNS = 300
+DEFAULT_SEED = 7
+_MOST_SEED = 2**32 - 1
+# Numbers of blocks have four digits, so that ids sort as numbers do.
+_MOST_BLOCKS = 10_000
+
+
+def sample_block(seed: int, block: int, runs: int = MOST_RUNS) -> dict[str, pa.Table]:
+    """One block of the fleet: a pure function of its arguments, with one set of the eight planted incidents.
+
+    Parameters
+    ----------
+    seed : int
+        From 0 to 2**32 - 1.
+    block : int
+        Its number, from 0 to 9999; ids hold it.
+    runs : int
+        How many runs it has, from 50 to 300.
+
+    Returns
+    -------
+    dict of str to pyarrow.Table
+        ``incidents``, ``runs``, ``traces`` and ``trace_steps``, rows in key order. Columns are those of
+        :data:`exporttools.records.schema.RECORD_TYPES`; steps have ``tenant_id`` and ``trace_id`` before them and ``name``,
+        ``model`` and ``error`` after them.
+
+    Raises
+    ------
+    ConfigError
+        A number out of range.
+
+    Examples
+    --------
+    >>> block = sample_block(1, 0, runs=50)
+    >>> block["incidents"].num_rows, block["runs"].num_rows
+    (8, 50)
+    """
+    _require(0 <= seed <= _MOST_SEED, "seed", seed, f"a whole number from 0 to {_MOST_SEED}")
+    _require(0 <= block < _MOST_BLOCKS, "block", block, f"a whole number from 0 to {_MOST_BLOCKS - 1}")
+    _require(FEWEST_RUNS <= runs <= MOST_RUNS, "runs", runs, f"a whole number from {FEWEST_RUNS} to {MOST_RUNS}")
+    return draw_block(seed, block, runs)
+
+
+def sample_blocks(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> Iterator[dict[str, pa.Table]]:
+    """The blocks of a fleet of `runs` runs, one after the other: as few as there can be, of about the same size."""
+    most = _MOST_BLOCKS * MOST_RUNS
+    accepted = f"a whole number from {FEWEST_RUNS} (room for what is planted) to {most}"
+    _require(FEWEST_RUNS <= runs <= most, "runs", runs, accepted)
+    blocks = -(-runs // MOST_RUNS)
+    for block in range(blocks):
+        yield sample_block(seed, block, runs // blocks + (block < runs % blocks))
+
+
+def sample_tables(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> dict[str, pa.Table]:
+    """The whole fleet in memory: the four tables, rows in key order. See :func:`sample_block`.
+
+    Examples
+    --------
+    >>> tables = sample_tables(runs=300)
+    >>> tables["runs"].num_rows, tables["incidents"].num_rows
+    (300, 8)
+    """
+    blocks = list(sample_blocks(runs, seed=seed))
+    return {table: pa.concat_tables(block[table] for block in blocks) for table in RECORD_TYPES}
+
+
+def write_sample(directory: Path, *, runs: int = DEFAULT_RUNS, seed: int = DEFAULT_SEED) -> tuple[Path, ...]:
+    """Write the fleet as four Parquet files, ``incidents.parquet`` and so on; memory is one block.
+
+    Returns
+    -------
+    tuple of pathlib.Path
+        The files.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    paths = {table: directory / f"{table}.parquet" for table in RECORD_TYPES}
+    writers = {table: _parquet_writer(path, table_schema(table)) for table, path in paths.items()}
+    try:
+        for block in sample_blocks(runs, seed=seed):
+            for table, writer in writers.items():
+                writer.write_table(block[table])
+    finally:
+        for writer in writers.values():
+            writer.close()
+    return tuple(paths.values())
+
+
+def load_sample(
+    database: DatabaseName, *, runs: int = DEFAULT_RUNS, seed: int = DEFAULT_SEED, progress: bool = True
+) -> dict[str, int]:
+    """Fill a database's four native tables with the fleet; memory is one block.
+
+    Parameters
+    ----------
+    database : str or path
+        See :func:`exporttools.loading.load_tables`.
+    runs, seed : int
+    progress : bool
+        Whether to show a bar on stderr, when that is a terminal.
+
+    Returns
+    -------
+    dict of str to int
+        How many rows each table was given.
+    """
+    shown = progress and sys.stderr.isatty()
+    with tqdm(total=runs, unit=" runs", unit_scale=True, disable=not shown, file=sys.stderr) as bar:
+
+        def count(table: str, rows: int) -> None:
+            if table == "runs":
+                bar.update(rows)
+
+        blocks = sample_blocks(runs, seed=seed)
+        return load_tables(database, ((table, block[table]) for block in blocks for table in block), on_rows=count)
+
+
+def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # Random hexadecimal and ever-new numbers only grow in a dictionary.
+    repeated = [name for name in schema.names if name not in ("content_hash", "timestamp", "duration_ms", "goal")]
+    return pq.ParquetWriter(
+        path, schema, compression="zstd", compression_level=12, use_dictionary=repeated, write_page_checksum=True
+    )
+
+
+def _require(holds: bool, name: str, found: int, accepted: str) -> None:
+    if not holds:
+        raise ConfigError(f"{name} is {found!r}; expected {accepted}")
