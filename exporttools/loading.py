@@ -27,7 +27,7 @@ from exporttools.connections.sql_types import SQL_TYPES
 from exporttools.connections.urls import libpq_conninfo, parse_url, safe_label
 from exporttools.errors import ConfigError, ConnectionFailed
 from exporttools.files.durable import new_file
-from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column, RecordType, column_of
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column, arrow_schema, column_of
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
 
@@ -142,7 +142,7 @@ class _Load:
                 f"Nothing was written."
             )
         record_type = RECORD_TYPES[table]
-        require_valid(rows, (*record_type.context, *record_type.columns), origin=Origin(table), key=_key(record_type))
+        require_valid(rows, record_type.stored_columns(), origin=Origin(table), key=record_type.stored_key)
         self._target.append(table, rows)
         self.row_counts[table] += rows.num_rows
 
@@ -150,9 +150,7 @@ class _Load:
         """Make the tables that no rows came for, then keys and indexes, and count for the planner."""
         for table, record_type in RECORD_TYPES.items():
             if table not in self._schemas:
-                self._begin_table(
-                    table, pa.schema([c.arrow_field for c in (*record_type.context, *record_type.columns)])
-                )
+                self._begin_table(table, arrow_schema(record_type.stored_columns()))
         for made in self._made:
             if not self._target.key_at_once:
                 self._run(AddConstraint(_with_key(made).primary_key))
@@ -194,14 +192,9 @@ class _Load:
         return str(statement.compile(dialect=self._target.dialect, compile_kwargs={"literal_binds": True}))
 
 
-def _key(record_type: RecordType) -> tuple[str, ...]:
-    """The columns of the table's primary key: a step's index counts within its trace."""
-    return ("trace_id", *record_type.key) if record_type.context else record_type.key
-
-
 def _columns(table: str, schema: pa.Schema) -> list[Column]:
     """The table's columns in the order of the rows, after checking that all the record's are there, of its types."""
-    known = {column.name: column for column in (*RECORD_TYPES[table].context, *RECORD_TYPES[table].columns)}
+    known = {column.name: column for column in RECORD_TYPES[table].stored_columns()}
     wrong = [
         f"{name} {column.type}"
         for name, column in known.items()
@@ -231,7 +224,7 @@ def _sql_table(table: str, columns: Sequence[Column], sql_types: dict[str, Any])
 
 def _with_key(made: sa.Table) -> sa.Table:
     copy = made.to_metadata(sa.MetaData())
-    copy.append_constraint(sa.PrimaryKeyConstraint(*_key(RECORD_TYPES[made.name])))
+    copy.append_constraint(sa.PrimaryKeyConstraint(*RECORD_TYPES[made.name].stored_key))
     return copy
 
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, give, read, sort
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
-from exporttools.records.schema import ARROW_TYPES, FAILED_STATUSES
+from exporttools.records.schema import ARROW_TYPES
+from exporttools.records.statuses import failed_steps
 from exporttools.text.inert import one_line
 
 AT_LEAST = 3
@@ -85,7 +85,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
         times = groups.sizes
         known = ordered["content_hash"].is_valid().to_numpy()
         chosen = np.flatnonzero((times >= at_least) & known[groups.first])
-        failed_row = pc.is_in(ordered["status"], pa.array(sorted(FAILED_STATUSES))).to_numpy()
+        failed_row = failed_steps(ordered["status"]).to_numpy()
         failed = groups.sums(failed_row).astype(np.int64)
         rows = np.arange(len(ordered))
         last = np.zeros(len(groups), np.intp)

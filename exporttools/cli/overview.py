@@ -9,7 +9,7 @@ import pyarrow.compute as pc
 
 from exporttools.cli.terminal import Format, write_fields, write_heading, write_json, write_rows, write_table
 from exporttools.records.export_bundle import ExportBundle
-from exporttools.records.schema import FAILED_STATUSES
+from exporttools.records.statuses import failed_steps
 
 STEPS_AROUND = 3
 """How many steps are shown before and after the violation."""
@@ -61,7 +61,7 @@ def _write_violation(bundle: ExportBundle) -> None:
     row = -1 if at is None else pc.index(steps["step_index"], pa.scalar(at, pa.int64())).as_py()
     title = f"around the violation at step {at}"
     if row < 0:
-        row = pc.index(pc.is_in(steps["status"], pa.array(sorted(FAILED_STATUSES))), pa.scalar(True)).as_py()
+        row = pc.index(failed_steps(steps["status"]), pa.scalar(True)).as_py()
         title = "around the first failed step"
     if row < 0:
         return
@@ -76,7 +76,7 @@ def _write_violation(bundle: ExportBundle) -> None:
 def by_step_type(bundle: ExportBundle) -> list[dict[str, Any]]:
     """Steps, failed steps, tokens, cost and duration by step type, the dearest first."""
     steps = bundle.steps.to_arrow()
-    steps = steps.append_column("failed", pc.is_in(steps["status"], pa.array(sorted(FAILED_STATUSES))).cast(pa.int64()))
+    steps = steps.append_column("failed", failed_steps(steps["status"]).cast(pa.int64()))
     sums = ("failed", "tokens", "cost_cents", "duration_ms")
     grouped = steps.group_by("step_type").aggregate([("step_index", "count"), *((name, "sum") for name in sums)])
     renamed = grouped.rename_columns({"step_index_count": "steps", **{f"{name}_sum": name for name in sums}})

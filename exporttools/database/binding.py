@@ -218,7 +218,7 @@ def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database:
 
     expressions: dict[str, ColumnElement[Any]] = {}
     columns = []
-    for column in (*record_type.context, *record_type.columns, *source.extra):
+    for column in record_type.stored_columns(source.extra):
         place = source.columns.get(column.name, column.name)
         sql_type = SQL_TYPES[column.type]
         if isinstance(place, Constant):

@@ -109,7 +109,7 @@ class Layout:
     def __post_init__(self) -> None:
         for record_type in RECORD_TYPES.values():
             source: Source = getattr(self, record_type.table)
-            known = {column.name for column in (*record_type.context, *record_type.columns, *source.extra)}
+            known = {column.name for column in record_type.stored_columns(source.extra)}
             unknown = [name for name in source.columns if name not in known]
             if unknown:
                 raise ConfigError(

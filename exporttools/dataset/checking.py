@@ -23,12 +23,12 @@ from exporttools.dataset.manifest import (
     manifest_numbers,
     read_part_files,
 )
-from exporttools.dataset.part_files import TIME_COLUMNS, KeyOrder, arrow_schema, own_columns
+from exporttools.dataset.part_files import KeyOrder
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable, ExportToolsError
 from exporttools.files.digests import ContentDigest, combined_digest
 from exporttools.files.findings import Finding
-from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.strict_json import parse_object
@@ -184,12 +184,9 @@ def _totals(window: Window, parts: list[PartFile]) -> Iterator[Finding]:
 
 
 def _columns(window: Window, table: str) -> tuple[Column, ...]:
-    known = {column.name: column for column in RECORD_TYPES[table].extra}
+    record_type = RECORD_TYPES[table]
     extra = window.extra_columns.get(table, {})
-    return own_columns(
-        RECORD_TYPES[table],
-        [known.get(name) or Column(name, kind, True, "") for name, kind in extra.items()],  # type: ignore[arg-type]
-    )
+    return record_type.stored_columns([record_type.extra_column(*item) for item in extra.items()])
 
 
 def _part(storage: Storage, part: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
@@ -223,7 +220,7 @@ def _rows(file: io.RawIOBase | Any, part: PartFile, columns: tuple[Column, ...])
     if not parquet.schema_arrow.equals(schema, check_metadata=False):
         yield Finding("schema", part.path, _shown(schema), _shown(parquet.schema_arrow))
         return
-    digest, order = ContentDigest(part.table, schema), KeyOrder(part.table)
+    digest, order = ContentDigest(part.table, schema), KeyOrder(RECORD_TYPES[part.table])
     others = strays = 0
     for found in parquet.iter_batches(_BATCH_ROWS):
         batch = pa.RecordBatch.from_arrays(found.columns, schema=schema)
@@ -250,7 +247,7 @@ def _strays(batch: pa.RecordBatch, part: PartFile) -> int:
     """Rows that belong to another day; steps and traces have their run's, which is not theirs to tell."""
     if part.table not in ("incidents", "runs"):
         return 0
-    times = batch[TIME_COLUMNS[part.table]]
+    times = batch[RECORD_TYPES[part.table].time]
     if part.day == UNDATED:
         return len(times) - int(times.null_count)
     start = dt.datetime.fromisoformat(part.day).replace(tzinfo=dt.UTC)

@@ -13,22 +13,19 @@ import pyarrow.parquet as pq
 
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import Manifest, PartFile, Window, new_window, read_part_files
-from exporttools.dataset.part_files import KEYS, arrow_schema, new_part_file, own_columns
+from exporttools.dataset.part_files import new_part_file
 from exporttools.dataset.storage import Storage
 from exporttools.dataset.windows import grid_number, parse_window
 from exporttools.errors import DatasetUnreadable
-from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.records.schema import RECORD_TYPES, Column, ColumnType, arrow_schema
 from exporttools.times import parse_utc
 
-_EXTRA = {
-    record_type.table: {column.name: column for column in record_type.extra} for record_type in RECORD_TYPES.values()
-}
 _BATCH_ROWS = 65_536
 _READ_BYTES = 1 << 20
 _SORT_MEMORY = "400MB"
 """What DuckDB sorts in; the rest lies in a temporary directory meanwhile."""
 
-Extra = Mapping[str, Mapping[str, str]]
+Extra = Mapping[str, Mapping[str, ColumnType]]
 
 
 def compact(storage: Storage, manifest: Manifest, window: str) -> Manifest:
@@ -116,13 +113,8 @@ def _merged(storage: Storage, group: Sequence[Window]) -> Window:
 
 
 def _columns(table: str, extra: Extra) -> tuple[Column, ...]:
-    return own_columns(
-        RECORD_TYPES[table],
-        [
-            _EXTRA[table].get(name) or Column(name, kind, True, "")  # type: ignore[arg-type]
-            for name, kind in extra.get(table, {}).items()
-        ],
-    )
+    record_type = RECORD_TYPES[table]
+    return record_type.stored_columns([record_type.extra_column(*item) for item in extra.get(table, {}).items()])
 
 
 def _merge(storage: Storage, parts: Sequence[tuple[PartFile, Extra]], columns: Sequence[Column]) -> PartFile:
@@ -134,7 +126,7 @@ def _merge(storage: Storage, parts: Sequence[tuple[PartFile, Extra]], columns: S
     # DuckDB takes no notice of case in names, so that it is given numbers.
     numbered = pa.schema([pa.field(f"c{i}", field.type) for i, field in enumerate(schema)])
     rows = pa.RecordBatchReader.from_batches(numbered, _rows(storage, parts, schema, numbered))
-    key = ", ".join(f"c{schema.get_field_index(name)}" for name in KEYS[first.table])
+    key = ", ".join(f"c{schema.get_field_index(name)}" for name in RECORD_TYPES[first.table].stored_key)
     with tempfile.TemporaryDirectory(prefix="exporttools-") as spill:
         settings: dict[str, str | bool | int | float | list[str]] = {
             "memory_limit": _SORT_MEMORY,

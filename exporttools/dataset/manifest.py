@@ -21,7 +21,7 @@ from urllib.parse import quote
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable
 from exporttools.files.digests import combined_digest
-from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, ColumnType
 from exporttools.text.inert import one_line
 from exporttools.text.strict_json import parse_object
 from exporttools.times import parse_utc, utc_text
@@ -103,7 +103,7 @@ class Window:
     rows: Mapping[str, int]
     bytes: Mapping[str, int]
     content_digests: Mapping[str, str]
-    extra_columns: Mapping[str, Mapping[str, str]]
+    extra_columns: Mapping[str, Mapping[str, ColumnType]]
     parts_path: str
     parts_sha256: str
 
@@ -195,7 +195,7 @@ def new_window(
     open_runs: int,
     undated_runs: int,
     settled: bool,
-    extra_columns: Mapping[str, Mapping[str, str]],
+    extra_columns: Mapping[str, Mapping[str, ColumnType]],
 ) -> Window:
     """Write a window's parts file; gives the window, to be committed by a manifest."""
     ordered = sorted(
@@ -341,7 +341,7 @@ def _require_window(window: Window) -> None:
         what=what,
     )
     for table, columns in window.extra_columns.items():
-        known = {column.name for column in (*RECORD_TYPES[table].context, *RECORD_TYPES[table].columns)}
+        known = {column.name for column in RECORD_TYPES[table].stored_columns()}
         _require(
             isinstance(columns, dict) and not known.intersection(columns),
             *(kind in ARROW_TYPES for kind in columns.values()),

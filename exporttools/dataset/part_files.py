@@ -16,7 +16,7 @@ from exporttools.dataset.storage import NewPartFile, Storage
 from exporttools.errors import InconsistentData
 from exporttools.files.digests import ContentDigest
 from exporttools.files.parquet import repeating_columns
-from exporttools.records.schema import RECORD_TYPES, Column, RecordType
+from exporttools.records.schema import Column, RecordType, arrow_schema
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
 from exporttools.times import utc_text
@@ -24,25 +24,6 @@ from exporttools.times import utc_text
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 32 << 20
 """How much is held before it is written: whichever comes first."""
-
-TIME_COLUMNS = {"incidents": "created_at", "runs": "started_at", "trace_steps": "timestamp"}
-"""The column that says when a row happened."""
-
-KEYS: dict[str, tuple[str, ...]] = {
-    record_type.table: (*(("trace_id",) if record_type.table == "trace_steps" else ()), *record_type.key)
-    for record_type in RECORD_TYPES.values()
-}
-"""What identifies a table's row within its tenant, and orders rows: texts by code points."""
-
-
-def own_columns(record_type: RecordType, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
-    """The columns of a table's parts: the record's context, its own, then extra ones."""
-    return (*record_type.context, *record_type.columns, *extra)
-
-
-def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of a part with such columns."""
-    return pa.schema([column.arrow_field for column in columns])
 
 
 class PartFileWriter:
@@ -57,11 +38,11 @@ class PartFileWriter:
     part: PartFile
 
     def __init__(self, new: NewPartFile, record_type: RecordType, columns: Sequence[Column]) -> None:
-        self._new, self._record, self._columns = new, record_type, columns
+        self._new, self._record_type, self._columns = new, record_type, columns
         self._schema = arrow_schema(columns)
         self._file = _Hashing(new.file)
         self._digest = ContentDigest(record_type.table, self._schema)
-        self._order = KeyOrder(record_type.table)
+        self._order = KeyOrder(record_type)
         self._writer: pq.ParquetWriter | None = None
         self._held: list[pa.RecordBatch] = []
         self._held_rows = self._held_bytes = 0
@@ -78,12 +59,12 @@ class PartFileWriter:
         if not batch.num_rows:
             return
         batch = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
-        table, key = self._record.table, KEYS[self._record.table]
-        require_valid(batch, self._columns, origin=Origin(table), key=key)
+        record_type, time = self._record_type, self._record_type.time
+        require_valid(batch, self._columns, origin=Origin(record_type.table), key=record_type.stored_key)
         self._order.follow(batch)
         self._digest.update(batch)
-        if table in TIME_COLUMNS:
-            extent = pc.min_max(batch[TIME_COLUMNS[table]])
+        if time is not None:
+            extent = pc.min_max(batch[time])
             if extent["min"].is_valid:
                 found = extent["min"].as_py(), extent["max"].as_py()
                 known = self._times or found
@@ -113,7 +94,7 @@ class PartFileWriter:
         self._flush()
         assert self._writer is not None
         self._writer.close()
-        table, sha256 = self._record.table, self._file.sha256.hexdigest()
+        table, sha256 = self._record_type.table, self._file.sha256.hexdigest()
         low, high = (None, None) if self._times is None else map(utc_text, self._times)
         self.part = PartFile(
             table=table,
@@ -143,7 +124,7 @@ def new_part_file(
     storage : Storage
     record : RecordType
     columns : sequence of Column
-        See :func:`own_columns`.
+        See :meth:`RecordType.stored_columns`.
     tenant_id, day : str
     """
     with storage.new_part_file() as new:
@@ -155,8 +136,8 @@ def new_part_file(
 class KeyOrder:
     """Whether rows come in strictly ascending order of their table's key, batch after batch."""
 
-    def __init__(self, table: str) -> None:
-        self._table, self._key = table, KEYS[table]
+    def __init__(self, record_type: RecordType) -> None:
+        self._table, self._key = record_type.table, record_type.stored_key
         self._last: pa.RecordBatch | None = None
 
     def follow(self, batch: pa.RecordBatch) -> None:

@@ -18,11 +18,10 @@ import pyarrow.dataset as ds
 from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
 from exporttools.dataset.manifest import Manifest, PartFile, read_manifest, read_part_files
-from exporttools.dataset.part_files import arrow_schema, own_columns
 from exporttools.dataset.storage import Destination, Storage, open_storage
 from exporttools.errors import ConfigError, DatasetUnreadable
 from exporttools.files.digests import combined_digest
-from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.text.inert import html_text, one_line
 from exporttools.times import parse_utc
 
@@ -162,10 +161,9 @@ class Dataset:
         for window in self.manifest.windows:
             for table, names in window.extra_columns.items():
                 for name, kind in names.items():
-                    known = {column.name: column for column in RECORD_TYPES[table].extra}
-                    column = found[table].setdefault(name, known.get(name) or _extra_column(name, kind))
+                    column = found[table].setdefault(name, RECORD_TYPES[table].extra_column(name, kind))
                     if column.type != kind:  # of another type at another time: as text, it is one column
-                        found[table][name] = _extra_column(name, "string")
+                        found[table][name] = RECORD_TYPES[table].extra_column(name, "string")
         return {table: tuple(columns.values()) for table, columns in found.items()}
 
     def schema(self, table: str) -> pa.Schema:
@@ -177,7 +175,7 @@ class Dataset:
             No such table.
         """
         self._parts_of(table)
-        return arrow_schema(own_columns(RECORD_TYPES[table], self._extra[table]))
+        return arrow_schema(RECORD_TYPES[table].stored_columns(self._extra[table]))
 
     def to_arrow(
         self,
@@ -272,7 +270,7 @@ class Dataset:
         return connection
 
     def _view(self, table: str) -> str:
-        columns = own_columns(RECORD_TYPES[table], self._extra[table])
+        columns = RECORD_TYPES[table].stored_columns(self._extra[table])
         files = self.files(table)
         if not files:
             nulls = ", ".join(
@@ -281,7 +279,7 @@ class Dataset:
             return f"SELECT {nulls}, CAST(NULL AS VARCHAR) AS day WHERE false"
         _require_distinct(table, columns)
         # read_parquet knows the columns of the files alone; an extra one may be declared where no file has it.
-        held = {column.name for column in own_columns(RECORD_TYPES[table])}
+        held = {column.name for column in RECORD_TYPES[table].stored_columns()}
         for window in self.manifest.windows:
             if window.rows[table]:
                 held |= window.extra_columns.get(table, {}).keys()
@@ -404,7 +402,3 @@ def _quoted(name: str) -> str:
 
 def _scan_options() -> Any:
     return ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
-
-
-def _extra_column(name: str, kind: str) -> Column:
-    return Column(name, kind, True, "")  # type: ignore[arg-type]

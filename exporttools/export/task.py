@@ -17,7 +17,7 @@ import pyarrow as pa
 from exporttools.database.store import ExportBundleStore
 from exporttools.database.window_reader import TenantDay, WindowSnapshot, require_count
 from exporttools.dataset.manifest import UNDATED, PartFile, Window, new_window
-from exporttools.dataset.part_files import new_part_file, own_columns
+from exporttools.dataset.part_files import new_part_file
 from exporttools.dataset.storage import Storage
 from exporttools.errors import StoreError
 from exporttools.records.schema import RECORD_TYPES, Column
@@ -100,7 +100,7 @@ def _attempt(task: ExportTask) -> Window:
         tenant_days = snapshot.tenant_days(task.tenant_id, task.since, task.until)
         parts = _written(task, _items(snapshot, tenant_days))
         extra = {
-            table: {column.name: column.type for column in snapshot.columns(table)[len(own_columns(record_type)) :]}
+            table: {column.name: column.type for column in snapshot.columns(table)[len(record_type.stored_columns()) :]}
             for table, record_type in RECORD_TYPES.items()
         }
     open_runs = sum(tenant_day.open_runs for tenant_day in tenant_days)

@@ -11,7 +11,6 @@ import numpy as np
 import pyarrow as pa
 
 from exporttools.errors import ConfigError, InconsistentData
-from exporttools.plots.step_data import bundle_title
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.text.inert import one_line
@@ -48,7 +47,7 @@ def read_step_frame(data: Any) -> StepFrame:
         for name, value in known.items():
             if value is not None and name not in table.column_names:
                 table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(table)))
-        return StepFrame(table, data.steps.total, bundle_title(data))
+        return StepFrame(table, data.steps.total, data.headline)
     if isinstance(data, SnapshotTable):
         return StepFrame(data.to_arrow(), data.total)
     attributes = getattr(data, "attrs", None)

@@ -9,14 +9,14 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from exporttools.errors import ConfigError
 from exporttools.plots.time_axis import dates
 from exporttools.records.export_bundle import ExportBundle
-from exporttools.records.schema import FAILED_STATUSES, TRACE_STEPS
+from exporttools.records.schema import TRACE_STEPS
 from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.records.snapshots import TraceStepSnapshot
+from exporttools.records.statuses import failed_steps
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
     start = dates(start_us)
     # A duration may be any finite number, a picture's time may not.
     end = np.minimum(start + durations / _DAY_MS, max(float(dates(_LAST_TIME_US)), start.max(initial=0.0)))
-    failed = np.asarray(pc.is_in(table["status"], pa.array(sorted(FAILED_STATUSES))).to_numpy(), np.bool_)
+    failed = np.asarray(failed_steps(table["status"]).to_numpy(), np.bool_)
     cost = table["cost_cents"].to_numpy()
     tokens = table["tokens"].to_numpy().astype(np.float64)
 
@@ -126,7 +126,7 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
         colors=colors,
         folded=folded,
         total=total,
-        title=bundle_title(bundle),
+        title=None if bundle is None else bundle.headline,
         violation=violation,
     )
 
@@ -237,17 +237,3 @@ def _fold(
     lane_of = np.full(count, len(kept), np.intp)
     lane_of[kept] = np.arange(len(kept))
     return lane_of[codes], kept, rank_of[kept].tolist()
-
-
-def bundle_title(bundle: ExportBundle | None) -> str | None:
-    """What a bundle is about: its incident, else its run or trace."""
-    if bundle is None:
-        return None
-    incident = bundle.incident
-    if incident is not None:
-        what = f": {one_line(incident.violation_type, 40)}" if incident.violation_type else ""
-        how_bad = f" ({one_line(incident.severity, 20)} severity)" if incident.severity else ""
-        return f"Incident {one_line(incident.id, 60)}{what}{how_bad}"
-    if bundle.run is not None:
-        return f"Run {bundle.run.run_id}"
-    return f"Trace {bundle.trace.trace_id}" if bundle.trace is not None else None

@@ -11,7 +11,7 @@ from exporttools.errors import ConfigError
 from exporttools.plots.answers import collected, numbers, require_limit
 from exporttools.plots.captions import label_text, new_axes, number_text, write_lines
 from exporttools.plots.panels import split
-from exporttools.plots.step_data import OTHER_COLOR, PALETTE, bundle_title
+from exporttools.plots.step_data import OTHER_COLOR, PALETTE
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.words import amount_text
 from exporttools.times import duration_text
@@ -98,7 +98,7 @@ def what_changed(
     cents.set_yticks(range(len(labels)), labels, fontsize="small", usetex=False)
     time.set_yticks(range(len(labels)), [""] * len(labels))
     time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
-    shown = title if title is not None else None if bundle is None else bundle_title(bundle)
+    shown = title if title is not None else None if bundle is None else (None if bundle is None else bundle.headline)
     write_lines(cents, facts, shown, cut=False, until=time)
     return ax
 

@@ -174,6 +174,26 @@ class ExportBundle:
         return next((name for name in ids if name), "empty bundle")
 
     @property
+    def headline(self) -> str:
+        """What the bundle is about, in one line: its incident, with what happened and how bad it is, else its run or trace.
+
+        Examples
+        --------
+        >>> ExportBundle(run=RunSnapshot(run_id="r1", tenant_id="acme")).headline
+        'Run r1'
+        """
+        incident = self.incident
+        if incident is None:
+            kind = "Run " if self.run is not None else "Trace " if self.trace is not None else ""
+            return f"{kind}{one_line(self.name, 80)}"
+        facts = (
+            incident.violation_type and one_line(incident.violation_type, 40),
+            incident.severity and f"{one_line(incident.severity, 20)} severity",
+        )
+        said = ", ".join(fact for fact in facts if fact)
+        return f"Incident {one_line(incident.id, 80)}" + (f": {said}" if said else "")
+
+    @property
     def file_name(self) -> str:
         """The name, made fit to name a file: an id may hold anything, slashes and dots at its start too."""
         plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
@@ -269,20 +289,9 @@ class ExportBundle:
         )
         steps = f"<details><summary>steps</summary>{self.steps._repr_html_()}</details>" if len(self.steps) else ""
         return (
-            f"<h3 style='margin:0.4em 0'>{html_text(self._headline, 200)}</h3><table>{facts}</table>"
+            f"<h3 style='margin:0.4em 0'>{html_text(self.headline, 200)}</h3><table>{facts}</table>"
             f"{timeline_svg(self.steps.to_arrow(), at)}{steps}"
         )
-
-    @property
-    def _headline(self) -> str:
-        incident = self.incident
-        if incident is None:
-            kind = "Run" if self.run is not None else "Trace" if self.trace is not None else ""
-            return f"{kind} {self.name}" if kind else self.name
-        said = [
-            text for text in (incident.violation_type, incident.severity and f"{incident.severity} severity") if text
-        ]
-        return f"Incident {self.name}" + (f": {', '.join(said)}" if said else "")
 
     def _facts(self) -> Iterator[tuple[str, str]]:
         """What people want to know first, as names and texts; NULL is left out."""

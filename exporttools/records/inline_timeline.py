@@ -10,7 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from exporttools.records.schema import FAILED_STATUSES
+from exporttools.records.statuses import failed_steps
 from exporttools.text.inert import html_text
 from exporttools.times import LATEST, epoch_us, from_epoch_us
 
@@ -50,7 +50,7 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
     span_us = max(float(end_us.max()) - begin_us, 1.0)
     first = np.minimum(((start_us - begin_us) / span_us * _BINS).astype(np.int64), _BINS - 1)
     last = np.clip(np.ceil((end_us - begin_us) / span_us * _BINS).astype(np.int64), first + 1, _BINS)
-    failed = pc.is_in(steps["status"], pa.array(sorted(FAILED_STATUSES))).to_numpy()
+    failed = failed_steps(steps["status"]).to_numpy()
     lane, names = _lanes(steps["step_type"])
     parts = []
     for number, name in enumerate(names):

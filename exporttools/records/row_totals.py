@@ -17,7 +17,8 @@ import pyarrow.compute as pc
 from exporttools.errors import InconsistentData
 from exporttools.files.digests import ContentDigest
 from exporttools.records.exact_sums import BATCH_ROWS, ExactSum
-from exporttools.records.schema import ARROW_TYPES, FAILED_STATUSES, RecordType
+from exporttools.records.schema import ARROW_TYPES, RecordType
+from exporttools.records.statuses import failed_steps
 
 
 class RowTotals:
@@ -48,8 +49,7 @@ class RowTotals:
         # A record whose key is text has at most one row in a bundle, and databases sort text each in its own way.
         self._key = record_type.key[0] if [types[name] for name in record_type.key] == ["int64"] else None
         self._last_key: int | None = None
-        # Made here: pyarrow loads pandas where it makes an array of a list, and importing this room must not.
-        self._failed_statuses = pa.array(sorted(FAILED_STATUSES)) if "status" in types else None
+        self._has_status = "status" in types
         self._has_time = "timestamp" in types
         self._nulls = dict.fromkeys(schema.names, 0)
         self._failed = 0
@@ -88,8 +88,8 @@ class RowTotals:
             self._nulls[name] += column.null_count
         for name, total in self._sums.items():
             total.add(batch[name])
-        if self._failed_statuses is not None:
-            self._failed += pc.sum(pc.is_in(batch["status"], self._failed_statuses)).as_py()
+        if self._has_status:
+            self._failed += pc.sum(failed_steps(batch["status"])).as_py()
         if self._has_time:
             extent = pc.min_max(batch["timestamp"])
             found = [extent[end].as_py().replace(tzinfo=dt.UTC) for end in ("min", "max")]

@@ -24,9 +24,6 @@ ARROW_TYPES: dict[str, pa.DataType] = {
 }
 """The four column types there are. Times are UTC with microseconds everywhere."""
 
-FAILED_STATUSES: frozenset[str] = frozenset({"error", "failed", "failure", "timeout"})
-"""The stored values of a step's ``status`` that mean it went wrong."""
-
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -88,6 +85,8 @@ class RecordType:
         Columns that the table has before the snapshot's own and the snapshot does not have.
     extra : tuple of Column
         Well-known further columns: they ride along in frames and Parquet, never in the snapshots.
+    time : str or None
+        The column that says when a row happened.
     """
 
     table: str
@@ -97,11 +96,32 @@ class RecordType:
     key: tuple[str, ...]
     context: tuple[Column, ...] = ()
     extra: tuple[Column, ...] = ()
+    time: str | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
         """The columns' names, in order."""
         return tuple(column.name for column in self.columns)
+
+    @property
+    def stored_key(self) -> tuple[str, ...]:
+        """What identifies a row within its tenant and orders rows: a step's index counts within its trace.
+
+        Examples
+        --------
+        >>> TRACE_STEPS.key, TRACE_STEPS.stored_key
+        (('step_index',), ('trace_id', 'step_index'))
+        """
+        return (*(column.name for column in self.context if column.name != "tenant_id"), *self.key)
+
+    def stored_columns(self, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
+        """The columns of a stored table or file: the context, the record's own, then `extra` ones."""
+        return (*self.context, *self.columns, *extra)
+
+    def extra_column(self, name: str, column_type: ColumnType) -> Column:
+        """An extra column: the well-known one of that name and type, with its unit and meaning, or else a plain one."""
+        known = (column for column in self.extra if (column.name, column.type) == (name, column_type))
+        return next(known, Column(name, column_type, True, ""))
 
     def arrow_schema(self, extra: Sequence[Column] = ()) -> pa.Schema:
         """The Arrow schema of the record's columns, then `extra` ones.
@@ -111,7 +131,7 @@ class RecordType:
         >>> TRACE_STEPS.arrow_schema().field("duration_ms").metadata[b"unit"]
         b'ms'
         """
-        return pa.schema([column.arrow_field for column in (*self.columns, *extra)])
+        return arrow_schema((*self.columns, *extra))
 
 
 INCIDENTS = RecordType(
@@ -119,6 +139,7 @@ INCIDENTS = RecordType(
     noun="incident",
     plural="incidents",
     key=("id",),
+    time="created_at",
     columns=(
         Column("id", "string", False, "identifies the incident within its tenant"),
         Column("tenant_id", "string", False, "whose data it is"),
@@ -136,6 +157,7 @@ RUNS = RecordType(
     noun="run",
     plural="runs",
     key=("run_id",),
+    time="started_at",
     columns=(
         Column("run_id", "string", False, "identifies the run within its tenant"),
         Column("tenant_id", "string", False, "whose data it is"),
@@ -171,6 +193,7 @@ TRACE_STEPS = RecordType(
     noun="step",
     plural="steps",
     key=("step_index",),
+    time="timestamp",
     context=(
         Column("tenant_id", "string", False, "whose data it is"),
         Column("trace_id", "string", False, "the trace the step belongs to"),
@@ -199,6 +222,11 @@ RECORD_TYPES: dict[str, RecordType] = {
     record_type.table: record_type for record_type in (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
 }
 """The four records by table name, in the order in which they refer to each other."""
+
+
+def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
+    """The Arrow schema of some columns."""
+    return pa.schema([column.arrow_field for column in columns])
 
 
 def column_of(field: pa.Field) -> Column:

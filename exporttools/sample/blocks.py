@@ -11,7 +11,7 @@ import numpy as np
 import pyarrow as pa
 from numpy.random import RandomState
 
-from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column, arrow_schema
 from exporttools.sample.fleet import (
     AGENTS,
     DAY_US,
@@ -41,9 +41,7 @@ STEP_EXTRA: tuple[Column, ...] = tuple(
 def table_schema(table: str) -> pa.Schema:
     """The Arrow schema of one of the sample's tables."""
     record_type = RECORD_TYPES[table]
-    context = [column.arrow_field for column in record_type.context]
-    extra = STEP_EXTRA if table == "trace_steps" else ()
-    return pa.schema([*context, *record_type.arrow_schema(extra)])
+    return arrow_schema(record_type.stored_columns(STEP_EXTRA if table == "trace_steps" else ()))
 
 
 def draw_block(seed: int, block: int, runs: int) -> dict[str, pa.Table]:

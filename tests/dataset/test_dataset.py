@@ -237,7 +237,7 @@ def rewritten(dataset: Any, place: Path, table: str, change: Any) -> Any:
         at = next(i for i, part in enumerate(parts) if part.table == table)
         old = parts[at]
         rows = change(dataset.to_arrow(table, filter=pc.field("tenant_id") == old.tenant_id))
-        columns = part_files.own_columns(RECORD_TYPES[table])
+        columns = RECORD_TYPES[table].stored_columns()
         with part_files.new_part_file(storage, RECORD_TYPES[table], columns, old.tenant_id, old.day) as writer:
             for batch in rows.to_batches():
                 writer.write(batch)

@@ -26,9 +26,9 @@ from exporttools import (
 )
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import UNDATED, PartFile, first_manifest, new_window
-from exporttools.dataset.part_files import arrow_schema, new_part_file, own_columns
+from exporttools.dataset.part_files import new_part_file
 from exporttools.dataset.storage import open_storage
-from exporttools.records.schema import RECORD_TYPES, Column
+from exporttools.records.schema import RECORD_TYPES, arrow_schema
 from tests.databases import create_native, incident, run, step, trace
 
 HOUR = dt.timedelta(hours=1)
@@ -49,10 +49,8 @@ class Made:
         self, table: str, *rows: Mapping[str, Any], of_day: str = DAY, tenant: str | None = None, **extra: Any
     ) -> PartFile:
         """One part; `extra` are the types of extra columns."""
-        known = {column.name: column for column in RECORD_TYPES[table].extra}
-        columns = own_columns(
-            RECORD_TYPES[table], [known.get(name) or Column(name, kind, True, "") for name, kind in extra.items()]
-        )
+        record_type = RECORD_TYPES[table]
+        columns = record_type.stored_columns([record_type.extra_column(*item) for item in extra.items()])
         batch = pa.RecordBatch.from_pylist(
             [{column.name: row.get(column.name) for column in columns} for row in rows], schema=arrow_schema(columns)
         )

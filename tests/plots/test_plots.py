@@ -31,9 +31,10 @@ from exporttools.plots.captions import VIOLATION_COLOR
 from exporttools.plots.step_data import MAX_LANES, OTHER_COLOR, PALETTE
 from exporttools.plots.time_axis import nice_step_us
 from exporttools.records.export_bundle import ExportBundle
-from exporttools.records.schema import FAILED_STATUSES, TRACE_STEPS
+from exporttools.records.schema import TRACE_STEPS
 from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.records.snapshots import IncidentSnapshot, RunSnapshot, TraceStepSnapshot, TraceSummarySnapshot
+from exporttools.records.statuses import FAILED_STATUSES
 from exporttools.times import duration_text
 
 NOON = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
@@ -479,7 +480,7 @@ def test_no_steps_is_a_labelled_plot(plot: Plot) -> None:
 
 @both
 def test_titles(plot: Plot) -> None:
-    assert plot(bundle(FIVE)).get_title(loc="left") == "Incident inc-1: budget_exceeded (high severity)"
+    assert plot(bundle(FIVE)).get_title(loc="left") == "Incident inc-1: budget_exceeded, high severity"
     assert plot(bundle(FIVE), title="Mine").get_title(loc="left") == "Mine"
     assert plot(ExportBundle(run=RunSnapshot("r1", "acme"))).get_title(loc="left") == "Run r1"
     trace = TraceSummarySnapshot("t1", "r1", "acme")

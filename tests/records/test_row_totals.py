@@ -19,7 +19,8 @@ from exporttools import ConfigError, IncidentSnapshot, InconsistentData, RunSnap
 from exporttools.files.digests import table_digest
 from exporttools.records.exact_sums import BATCH_ROWS, ExactSum, exact_sum
 from exporttools.records.row_totals import RowTotals, first_step_back
-from exporttools.records.schema import FAILED_STATUSES, INCIDENTS, RUNS, TRACE_STEPS
+from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS
+from exporttools.records.statuses import FAILED_STATUSES
 from tests.databases import NOON, incident
 from tests.records.test_snapshot_table import a_step, steps_of, with_extra
 

@@ -28,7 +28,7 @@ from exporttools import (
     TraceSummarySnapshot,
 )
 from exporttools.files.digests import combined_digest, table_digest
-from exporttools.records.schema import FAILED_STATUSES
+from exporttools.records.statuses import FAILED_STATUSES
 from tests.databases import NOON, incident, run, trace
 from tests.records.test_snapshot_table import HOSTILE, Tags, a_step, steps_of, with_extra
 

@@ -18,7 +18,8 @@ import pytest
 import sqlalchemy as sa
 
 from exporttools.errors import ConfigError
-from exporttools.records.schema import ARROW_TYPES, FAILED_STATUSES, RECORD_TYPES
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES
+from exporttools.records.statuses import FAILED_STATUSES
 from exporttools.records.validity import Origin, require_valid
 from exporttools.sample import load_sample, sample_block, sample_blocks, sample_tables, write_sample
 from exporttools.sample.blocks import STEP_EXTRA
