@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, Self, TypeAlias
 
 from exporttools.errors import ConfigError, MissingExtra
+from exporttools.files.durable import fsync
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
@@ -273,7 +274,7 @@ def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | No
                 stream.write(content)
                 stream.flush()
                 os.fsync(stream.fileno())
-        _sync_directory(target.parent)
+        fsync(target.parent)
     except BaseException as error:
         for file in made:
             file.unlink(missing_ok=True)
@@ -283,16 +284,6 @@ def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | No
             raise ConfigError(f"the key could not be written: {one_line(error)}. Nothing was left behind") from error
         raise
     return SigningKey(key)
-
-
-def _sync_directory(directory: Path) -> None:
-    if os.name == "nt":
-        return  # Windows has no handle to sync a directory by
-    descriptor = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def _passphrase_octets(passphrase: str | bytes | None) -> bytes | None:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO, Protocol, runtime_checkable
 from urllib.parse import unquote, urlsplit
 
 from exporttools.errors import ConfigError, DatasetError, MissingExtra
-from exporttools.files.durable import StagedFile, new_file, staged_file
+from exporttools.files.durable import StagedFile, fsync, new_file, staged_file
 from exporttools.text.inert import one_line
 from exporttools.times import EPOCH
 
@@ -220,12 +220,7 @@ def _make_directories(directory: Path, root: Path) -> None:
         return
     _make_directories(directory.parent, root)
     directory.mkdir(exist_ok=True)
-    if os.name == "posix":
-        descriptor = os.open(directory.parent, os.O_RDONLY)
-        try:
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
+    fsync(directory.parent)
 
 
 class ObjectStorage:

@@ -126,9 +126,9 @@ def replaced_file(path: Path) -> Iterator[BinaryIO]:
     with _partial(path, lambda partial: partial.touch(exist_ok=False)) as partial:
         with partial.open("r+b") as file:
             yield file
-        _fsync(partial)
+        fsync(partial)
         partial.replace(path)
-        _fsync(path.parent)
+        fsync(path.parent)
 
 
 class StagedFile:
@@ -181,6 +181,29 @@ def scratch_directory(beside: Path) -> Iterator[Path]:
     """
     with _partial(beside, Path.mkdir) as partial:
         yield partial
+
+
+def fsync(path: Path) -> None:
+    """Have the system write a file, or a directory's names, to the disk: after it, a power failure leaves them.
+
+    Some file systems cannot sync a directory, and say so; there the names are as durable as it makes them. A file that
+    cannot be synced is not written.
+
+    Raises
+    ------
+    OSError
+        What the file system says.
+    """
+    if sys.platform == "win32" and path.is_dir():
+        return  # Windows has no handle to sync a directory by
+    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
+            raise
+    finally:
+        os.close(descriptor)
 
 
 def _refuse_existing(path: Path) -> None:
@@ -261,7 +284,7 @@ def _publish(partial: Path, path: Path) -> None:
     _fsync_tree(partial)
     _rename_to_new(partial, path)
     try:
-        _fsync(path.parent)
+        fsync(path.parent)
     except BaseException:
         path.rename(partial)  # not removed in place, where a reader could see half of it
         raise
@@ -271,21 +294,7 @@ def _fsync_tree(path: Path) -> None:
     if path.is_dir() and not path.is_symlink():
         for child in path.iterdir():
             _fsync_tree(child)
-    _fsync(path)
-
-
-def _fsync(path: Path) -> None:
-    if sys.platform == "win32" and path.is_dir():
-        return  # Windows has no handle to sync a directory by
-    descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some file systems cannot sync a directory, and say so; a file that cannot be synced is not written.
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP) or not path.is_dir():
-            raise
-    finally:
-        os.close(descriptor)
+    fsync(path)
 
 
 def _rename_to_new(source: Path, target: Path) -> None:

@@ -593,8 +593,8 @@ def test_promise_14_all_is_synced_before_the_manifest(
 
     url = create_native(fresh_url, one_of_each())
     calls: list[tuple[str, str]] = []
-    fsync, rename = durable._fsync, durable._rename_to_new
-    monkeypatch.setattr(durable, "_fsync", lambda path: (calls.append(("sync", path.name)), fsync(path))[1])
+    fsync, rename = durable.fsync, durable._rename_to_new
+    monkeypatch.setattr(durable, "fsync", lambda path: (calls.append(("sync", path.name)), fsync(path))[1])
     monkeypatch.setattr(durable, "_rename_to_new", lambda a, b: (calls.append(("rename", b.name)), rename(a, b))[1])
     export(url, tmp_path)
     names = [name for what, name in calls if what == "rename"]

@@ -1,0 +1,25 @@
+"""Which steps failed: the one rule on what a step's ``status`` means."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pyarrow.compute as pc
+
+FAILED_STATUSES: frozenset[str] = frozenset({"error", "failed", "failure", "timeout"})
+"""The stored values of a step's ``status`` that mean it failed."""
+
+
+def failed_steps(statuses: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    """Whether each step failed, by its status; never NULL.
+
+    Examples
+    --------
+    >>> failed_steps(pa.array(["ok", "timeout", None])).to_pylist()
+    [False, True, False]
+    """
+    return pc.is_in(statuses, _failed_statuses())
+
+
+def _failed_statuses() -> pa.Array:
+    # Not at import: pyarrow loads pandas where it makes an array of a list, and importing this room must not.
+    return pa.array(sorted(FAILED_STATUSES), pa.string())
