@@ -101,3 +101,21 @@ def test_tests_stand_in_the_rooms_that_they_are_of() -> None:
         if (count := len(path.read_text().splitlines())) > 600
     }
     assert long == {}
+
+
+def room_of(module: str) -> str:
+    return module.split(".")[1]
+
+
+def test_few_arrows_between_few_rooms() -> None:
+    """The house stays one that a person can hold in mind."""
+    arrows = set()
+    for path in MODULES:
+        room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+        for module, name in imported_names(path):
+            imported = f"{module}.{name}" if module == "exporttools" else module
+            if room not in ("__init__", "__main__", room_of(imported)):
+                arrows.add((room, room_of(imported)))
+    rooms = {room for arrow in arrows for room in arrow}
+    assert len(rooms) <= 20
+    assert len(arrows) <= 80
