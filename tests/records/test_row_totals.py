@@ -22,7 +22,7 @@ from exporttools.records.row_totals import RowTotals, first_step_back
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS
 from exporttools.records.statuses import FAILED_STATUSES
 from tests.databases import NOON, incident
-from tests.records.test_snapshot_table import a_step, steps_of, with_extra
+from tests.steps import a_step, steps_of, with_extra
 
 # Exact sums
 

@@ -30,7 +30,7 @@ from exporttools import (
 from exporttools.files.digests import combined_digest, table_digest
 from exporttools.records.statuses import FAILED_STATUSES
 from tests.databases import NOON, incident, run, trace
-from tests.records.test_snapshot_table import HOSTILE, Tags, a_step, steps_of, with_extra
+from tests.steps import HOSTILE, Tags, a_step, steps_of, with_extra
 
 INCIDENT = IncidentSnapshot(**incident())
 RUN = RunSnapshot(**run())
