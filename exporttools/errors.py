@@ -82,7 +82,7 @@ class InconsistentData(StoreError):
         self.column = column
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with the message alone and lose the attributes in a worker process.
+        # Keeps the attributes when a worker process sends the error back.
         state = {"table": self.table, "key": self.key, "column": self.column}
         return type(self), self.args, state
 

@@ -218,7 +218,7 @@ class ExportBundle:
         Returns
         -------
         ExportBundle
-            Lists the columns in ``redacted``. Counts, sums and times are unchanged; the content digest differs.
+            Its ``redacted`` lists the columns. Counts, sums and times are the same; the content digest is of the new rows.
 
         Raises
         ------

@@ -313,8 +313,8 @@ def extra_columns(record_type: RecordType, schema: pa.Schema) -> tuple[Column, .
     if len(set(schema.names)) < len(schema.names):
         raise ConfigError(f"{record_type.table}: duplicate column names in {', '.join(schema.names)}")
     known = {column.name: column for column in record_type.extra}
-    passed = {*record_type.names, *(column.name for column in record_type.context)}
-    found = [column_of(field) for field in schema if field.name not in passed]
+    not_extra = {*record_type.names, *(column.name for column in record_type.context)}
+    found = [column_of(field) for field in schema if field.name not in not_extra]
     return tuple(known.get(column.name, column) for column in found)
 
 
