@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose. Nothing else may come in here: no imports, no logic.
+"""Every error that exporttools raises on purpose. Only error classes belong here: no imports, no logic.
 
 ::
 
@@ -14,15 +14,15 @@
     │   ├── BundleExists
     │   ├── BundleUnreadable
     │   └── VerificationFailed
-    ├── DatasetError             a dataset that cannot be written or read
+    ├── DatasetError            a dataset that cannot be written or read
     │   ├── DatasetUnreadable
     │   ├── DestinationConflict
     │   └── ExportInterrupted
     ├── ReportError             a report that could not be made
     └── MissingExtra            an optional dependency that is not installed
 
-A message says what, where, what was expected, what was found and what to do next. No password of a URL
-is ever in a message. Lookups that find nothing are no errors: they return ``None`` or an empty table.
+A message says what went wrong and where, what was expected, what was found and what to do next. It never shows
+a URL's password. A lookup that finds nothing is not an error: it returns ``None`` or an empty table.
 """
 
 from __future__ import annotations
@@ -31,48 +31,48 @@ from typing import Any
 
 
 class ExportToolsError(Exception):
-    """The root of every error that exporttools raises on purpose."""
+    """The base class of every error that exporttools raises on purpose."""
 
 
 class ConfigError(ExportToolsError, ValueError):
-    """A bad argument, URL, option or naive datetime: says what was given and what is accepted."""
+    """A bad argument, URL or option, or a naive datetime. Names the value and what is accepted."""
 
 
 class StoreError(ExportToolsError):
-    """A database that cannot be read, or not as asked.
+    """A database cannot be read, or not in the way that was asked for.
 
     Attributes
     ----------
     transient : bool
-        Whether the same read may succeed when it is tried again: a lost connection, a conflict, a timeout.
+        Whether the same read may succeed if retried, as after a lost connection, a conflict or a timeout.
     """
 
     transient: bool = False
 
 
 class ConnectionFailed(StoreError):
-    """The database cannot be reached or refuses. Names host and database, never the password."""
+    """The database cannot be reached or refuses the connection. Names host and database, never the password."""
 
 
 class SchemaMismatch(StoreError):
-    """The database's tables are not those of the layout. Names what was looked for and what was found."""
+    """The database's tables do not match the layout. Names what was expected and what was found."""
 
 
 class QueryTimeout(StoreError):
-    """A statement ran longer than ``statement_timeout``, or waited too long for a lock."""
+    """A statement ran longer than ``statement_timeout`` or waited too long for a lock."""
 
 
 class TenantMismatch(StoreError):
-    """A call names another tenant than the one the store is scoped to."""
+    """A call names a tenant other than the one the store is scoped to."""
 
 
 class InconsistentData(StoreError):
-    """A stored value breaks what its column promises.
+    """A stored value breaks a rule of its column.
 
     Attributes
     ----------
     table, key, column : str
-        The table, the row's key (as text) and the column that hold the value.
+        Where the value is: the table, the row's key as text, and the column.
     """
 
     def __init__(self, message: str, *, table: str = "", key: str = "", column: str = "") -> None:
@@ -82,30 +82,30 @@ class InconsistentData(StoreError):
         self.column = column
 
     def __reduce__(self) -> tuple[Any, ...]:
-        # The default would call the class with the message alone and lose the attributes in a worker process.
+        # Keeps the attributes when a worker process sends the error back.
         state = {"table": self.table, "key": self.key, "column": self.column}
         return type(self), self.args, state
 
 
 class BundleError(ExportToolsError):
-    """A bundle that cannot be written or read."""
+    """A bundle cannot be written or read."""
 
 
 class BundleExists(BundleError, FileExistsError):
-    """The path to write to exists already; nothing there was touched."""
+    """The destination already exists; nothing there was changed."""
 
 
 class BundleUnreadable(BundleError):
-    """The path is no bundle, or one of a format this version does not know."""
+    """The path is not a bundle, or its format is unknown to this version."""
 
 
 class VerificationFailed(BundleError):
-    """A bundle's files are not what the bundle says they are.
+    """A bundle's files do not match what the bundle says about them.
 
     Attributes
     ----------
     findings : tuple
-        Everything found to be wrong, each a :class:`exporttools.bundle.Finding`.
+        Every problem found, each a :class:`exporttools.bundle.Finding`.
     """
 
     def __init__(self, message: str, findings: tuple[Any, ...] = ()) -> None:
@@ -117,23 +117,23 @@ class VerificationFailed(BundleError):
 
 
 class DatasetError(ExportToolsError):
-    """A dataset that cannot be written or read."""
+    """A dataset cannot be written or read."""
 
 
 class DatasetUnreadable(DatasetError):
-    """The path is no dataset, lacks what was asked for, or a file of it is damaged."""
+    """The path is not a dataset, lacks what was asked for, or has a damaged file."""
 
 
 class DestinationConflict(DatasetError):
-    """Another export writes into the same destination, or wrote something else there. Nothing that it committed was touched."""
+    """Another export is writing to the destination, or has written something else there. Its commits were not changed."""
 
 
 class ExportInterrupted(DatasetError):
-    """An export stopped before its end; what was committed is intact, and running it again resumes it."""
+    """An export stopped before it finished. Its commits are intact, and running it again resumes it."""
 
 
 class ReportError(ExportToolsError):
-    """A report could not be made: its notebook failed (names the cell and what it said), or its file could not be written."""
+    """A report could not be made: its notebook failed (names the cell and its error), or its file could not be written."""
 
 
 class MissingExtra(ExportToolsError, ImportError):

@@ -1,4 +1,4 @@
-"""Times and lengths of time: as users type them, as databases and files store them. No records, no rows."""
+"""Times and durations, as users type them and as databases and files store them. Knows no records."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from exporttools.text.inert import one_line
 EPOCH = dt.datetime(1970, 1, 1, tzinfo=dt.UTC)
 EARLIEST = dt.datetime(1, 1, 1, tzinfo=dt.UTC)
 LATEST = dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
-"""The greatest time that a datetime, and so a record, can hold."""
+"""The latest time that a datetime, and so a record, can hold."""
 
 SECOND_US = 1_000_000
 DAY_US = 86_400 * SECOND_US
@@ -22,12 +22,12 @@ _UNITS_S = {"min": 60, "h": 3600, "d": 86_400, "w": 604_800}
 
 
 def parse_length(name: str, text: str) -> dt.timedelta:
-    """A length of time as users write it: ``30min``, ``6h``, ``1d``, ``1w``.
+    """Parse a length of time as users write it: ``30min``, ``6h``, ``1d``, ``1w``.
 
     Raises
     ------
     ConfigError
-        Anything else.
+        `text` is not in that form; the message calls it `name`.
 
     Examples
     --------
@@ -43,12 +43,12 @@ def parse_length(name: str, text: str) -> dt.timedelta:
 
 
 def parse_time(text: str) -> dt.datetime:
-    """A time as users type it, ISO 8601; without an offset it is UTC, as everything shown is.
+    """Parse a time as users type it, in ISO 8601. Without an offset it is UTC, like every time shown.
 
     Raises
     ------
     ConfigError
-        Anything else.
+        `text` is not such a time.
 
     Examples
     --------
@@ -64,12 +64,12 @@ def parse_time(text: str) -> dt.datetime:
 
 
 def parse_utc(text: str) -> dt.datetime:
-    """A time in ISO 8601, with ``T`` or a space, in UTC; without an offset it is UTC.
+    """Parse a time in ISO 8601, with ``T`` or a space, and convert it to UTC. Without an offset it is UTC.
 
     Raises
     ------
     ValueError, OverflowError
-        Not such a time, or one that UTC takes out of the years 1 to 9999.
+        `text` is not such a time, or in UTC it is outside the years 1 to 9999.
 
     Examples
     --------
@@ -81,7 +81,7 @@ def parse_utc(text: str) -> dt.datetime:
 
 
 def utc_text(moment: dt.datetime) -> str:
-    """A time as files store it: ISO 8601, UTC, always with microseconds, so that texts sort by time.
+    """Format a time as files store it: ISO 8601 in UTC, always with microseconds, so that text sorts by time.
 
     Examples
     --------
@@ -92,7 +92,7 @@ def utc_text(moment: dt.datetime) -> str:
 
 
 def epoch_us(moment: dt.datetime) -> int:
-    """Microseconds since 1970.
+    """Return the microseconds from the start of 1970 UTC to `moment`.
 
     Examples
     --------
@@ -103,7 +103,7 @@ def epoch_us(moment: dt.datetime) -> int:
 
 
 def from_epoch_us(microseconds: int) -> dt.datetime:
-    """The time so many microseconds after 1970, in UTC.
+    """Return the time that many microseconds after the start of 1970, in UTC.
 
     Examples
     --------
@@ -114,7 +114,7 @@ def from_epoch_us(microseconds: int) -> dt.datetime:
 
 
 def duration_text(duration_us: float) -> str:
-    """A duration in its two largest units.
+    """Format a duration in its two largest units.
 
     Examples
     --------

@@ -1,1 +1,1 @@
-"""The four records: their columns as data, what a value may be, and the snapshots that hold them. No database, no file."""
+"""The four record types: columns as data, rules for values, and snapshots, tables and bundles in memory. Opens no database, no file."""

@@ -1,4 +1,4 @@
-"""Sums without any rounding in between, whatever the order of the values and their batches."""
+"""Exact sums: no intermediate rounding, so neither the order of the values nor their batches matter."""
 
 from __future__ import annotations
 
@@ -9,12 +9,11 @@ import numpy as np
 import pyarrow as pa
 
 BATCH_ROWS = 16_384
-
-"""How many rows are taken at a time: what the work needs stays in the processor's cache, and sums below 2**53."""
+"""Rows summed at a time: few enough to stay in the processor's cache and to keep every partial sum below 2**53."""
 
 
 class ExactSum:
-    """The sum of int64 or float64 values without any rounding in between, whatever their order and batches.
+    """The exact sum of int64 or float64 values, added batch by batch.
 
     Parameters
     ----------
@@ -23,8 +22,8 @@ class ExactSum:
 
     Notes
     -----
-    A finite binary64 is an integer times a power of two (IEEE 754 §3.3). With numpy the integers are added up by
-    exponent, in two halves, each sum below 2**53 and so without error; then they are put together in one Python int.
+    A finite binary64 is an integer times a power of two (IEEE 754 §3.3). numpy adds these integers by exponent, in
+    two halves, so that each sum is below 2**53 and exact; then they are combined in one Python int.
 
     Examples
     --------
@@ -37,10 +36,10 @@ class ExactSum:
 
     def __init__(self, arrow_type: pa.DataType) -> None:
         self._is_float = arrow_type == pa.float64()
-        self._sum = 0  # of floats: in 1 / _FLOAT_UNITS
+        self._sum = 0  # of floats: in units of 1 / _FLOAT_UNITS
 
     def add(self, values: pa.Array) -> None:
-        """Take the next values, finite ones; NULLs count zero."""
+        """Add values, which must be finite. NULLs count as zero."""
         numbers = values.drop_null().to_numpy()
         block_sum = _float_sum if self._is_float else _integer_sum
         for start in range(0, len(numbers), BATCH_ROWS):
@@ -48,17 +47,17 @@ class ExactSum:
 
     @property
     def value(self) -> int | float:
-        """The sum: an int, however great; or the float that is nearest to it, infinite where no float can hold it."""
+        """The sum: an int of any size, or the nearest float, infinite if no float can hold it."""
         if not self._is_float:
             return self._sum
         try:
-            return self._sum / _FLOAT_UNITS  # of two ints, and so correctly rounded
+            return self._sum / _FLOAT_UNITS  # int / int rounds correctly
         except OverflowError:
             return math.inf if self._sum > 0 else -math.inf
 
 
 def exact_sum(column: pa.ChunkedArray) -> int | float:
-    """The exact sum of an int64 or float64 column; see :class:`ExactSum`.
+    """Return the exact sum of an int64 or float64 column; see :class:`ExactSum`.
 
     Examples
     --------
@@ -71,14 +70,13 @@ def exact_sum(column: pa.ChunkedArray) -> int | float:
     return total.value
 
 
-# np.frexp gives exponents from -1073 (of 2**-1074, the least subnormal) and fractions of 53 binary places.
+# np.frexp returns exponents from -1073 (for 2**-1074, the smallest subnormal) and fractions of 53 bits.
 _LEAST_EXPONENT = -1073
-
 _FLOAT_UNITS = 1 << (53 - _LEAST_EXPONENT)
 
 
 def _float_sum(values: Any) -> int:
-    """The exact sum of a block of finite floats, in 1 / _FLOAT_UNITS."""
+    """The exact sum of a block of finite floats, in units of 1 / _FLOAT_UNITS."""
     fractions, exponents = np.frexp(values)
     scaled = fractions * 2.0**27
     high = np.trunc(scaled)
@@ -90,5 +88,5 @@ def _float_sum(values: Any) -> int:
 
 
 def _integer_sum(values: Any) -> int:
-    """The exact sum of a block of int64, of which two may be more than an int64 can hold."""
+    """The exact sum of a block of int64, which may not fit into an int64."""
     return (int((values >> 32).sum()) << 32) + int((values & 0xFFFF_FFFF).sum())

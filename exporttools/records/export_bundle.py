@@ -1,6 +1,6 @@
-"""ExportBundle: an incident, its run, its trace and the trace's steps, and which of their texts were taken out.
+"""ExportBundle: an incident, its run, a trace and its steps, with the names of redacted columns.
 
-Immutable, and whole: parts that do not belong together make none. No database, no file.
+Immutable and consistent: parts that do not belong together are refused. No database, no file.
 """
 
 from __future__ import annotations
@@ -23,36 +23,37 @@ from exporttools.records.snapshots import (
     TraceSummarySnapshot,
 )
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 
 S = TypeVar("S", bound=SnapshotType)
 
 
 class ExportBundle:
-    """An incident (or a run), its run, its trace and the trace's steps, as of one point in time. Immutable.
+    """An incident, its run, one of the run's traces and all of its steps, read at one point in time. Immutable.
 
     Parameters
     ----------
     incident, run, trace : snapshot, one-row SnapshotTable or None
-        A table may carry extra columns, which then are in the bundle's Parquet files.
+        A table may have extra columns; the bundle's Parquet files have them too.
     steps : SnapshotTable of TraceStepSnapshot, optional
-        All steps of the trace, by ``step_index``, strictly ascending.
+        All steps of the trace, in strictly ascending order of ``step_index``.
     trace_count : int, optional
         How many traces the run has; `trace` is one of them.
     source : SourceSnapshot, optional
-        Where they were read.
+        Where and when the parts were read.
     redacted : iterable of str, optional
-        The text columns that were taken out, such as ``"runs.goal"``; see :meth:`redact`.
+        The text columns that were redacted, such as ``"runs.goal"``; see :meth:`redact`.
 
     Raises
     ------
     ConfigError
-        The parts do not belong together, the steps were cut by a limit or are out of order, or a redacted column is
-        none that can be, or has a value.
+        The parts do not belong together, the steps were cut by a limit or are out of order, or a column cannot be
+        redacted or still holds a value.
 
     Notes
     -----
-    Two bundles are equal where they hold the same rows and count of traces and say the same columns to be redacted,
-    wherever and whenever they were read.
+    Two bundles are equal if they have the same rows, number of traces and redacted columns, wherever and whenever
+    they were read.
 
     Examples
     --------
@@ -102,30 +103,30 @@ class ExportBundle:
         tenants = {part.tenant_id for part in (incident, run, trace) if part is not None}
         if len(tenants) > 1:
             raise ConfigError(f"the parts of a bundle belong to one tenant; found {_shown(tenants)}")
-        # A run_id that was taken out is not another's: NULL says here that it may not be read.
+        # A redacted run_id is NULL, which is not a mismatch.
         known = "incidents.source_run_id" not in self.redacted
         run_ids = {incident.source_run_id} if incident is not None and known else set()
         run_ids |= {part.run_id for part in (run, trace) if part is not None}
         if len(run_ids) > 1:
-            raise ConfigError(f"incident, run and trace of a bundle name one run_id; found {_shown(run_ids)}")
+            raise ConfigError(f"the incident, run and trace of a bundle share one run_id; found {_shown(run_ids)}")
         if len(self.steps) and trace is None:
-            raise ConfigError(f"a bundle with {len(self.steps)} steps needs the trace that they belong to")
+            raise ConfigError(f"a bundle with {plural(len(self.steps), 'step')} needs their trace")
         if self.steps.truncated:
             raise ConfigError(
-                f"a bundle needs all {self.steps.total} steps of its trace; a limit cut them to {len(self.steps)}"
+                f"a bundle needs all {self.steps.total:,} steps of its trace; a limit cut them to {len(self.steps):,}"
             )
         if (step_back := first_step_back(self.steps.to_arrow()["step_index"])) is not None:
             row, before, index = step_back
             raise ConfigError(
-                f"steps: row {row} has step_index = {index} after {before}; expected strictly ascending. "
-                f"Sort the steps by step_index, with one step for each"
+                f"steps: row {row} has step_index = {index} after {before}; expected strictly ascending order. "
+                "Sort the steps by step_index and drop duplicates"
             )
         if not isinstance(self.trace_count, int) or isinstance(self.trace_count, bool):
             raise ConfigError(f"trace_count is {one_line(repr(self.trace_count))}; expected an int")
         if self.trace_count < len(self._tables["trace"]):
             expected = len(self._tables["trace"])
             raise ConfigError(
-                f"trace_count is {self.trace_count}; expected at least {expected}, as many as the bundle has"
+                f"trace_count is {self.trace_count}; expected at least {expected}, the number of traces in the bundle"
             )
 
     def __setattr__(self, name: str, value: object) -> None:
@@ -139,32 +140,32 @@ class ExportBundle:
 
     @property
     def incident(self) -> IncidentSnapshot | None:
-        """The incident, or None: the bundle is of a run alone."""
+        """The incident, or None if the bundle is of a run alone."""
         return next(iter(self._tables["incident"]), None)
 
     @property
     def run(self) -> RunSnapshot | None:
-        """The run, or None where the incident has none or it is gone."""
+        """The run, or None if the incident has no run or it no longer exists."""
         return next(iter(self._tables["run"]), None)
 
     @property
     def trace(self) -> TraceSummarySnapshot | None:
-        """The trace, or None where the run has none."""
+        """The trace, or None if the run has no trace."""
         return next(iter(self._tables["trace"]), None)
 
     @property
     def steps(self) -> SnapshotTable[TraceStepSnapshot]:
-        """All steps of the trace, by ``step_index``; empty where there are none."""
+        """All steps of the trace, in order of ``step_index``; may be empty."""
         return self._tables["steps"]
 
     @property
     def tables(self) -> dict[str, SnapshotTable[Any]]:
-        """``incident``, ``run``, ``trace`` and ``steps`` as tables of at most one, one, one and any number of rows."""
+        """The parts as tables: ``incident``, ``run`` and ``trace`` with at most one row, then ``steps``."""
         return dict(self._tables)
 
     @property
     def tenant_id(self) -> str | None:
-        """Whose data it is; None in an empty bundle."""
+        """The tenant whose data it is, or None if the bundle is empty."""
         return next((part.tenant_id for part in (self.incident, self.run, self.trace) if part is not None), None)
 
     @property
@@ -175,7 +176,7 @@ class ExportBundle:
 
     @property
     def headline(self) -> str:
-        """What the bundle is about, in one line: its incident, with what happened and how bad it is, else its run or trace.
+        """One line on what the bundle is about: its incident with violation type and severity, or else its run or trace.
 
         Examples
         --------
@@ -195,35 +196,34 @@ class ExportBundle:
 
     @property
     def file_name(self) -> str:
-        """The name, made fit to name a file: an id may hold anything, slashes and dots at its start too."""
+        """The name made safe for a file name: an id may hold anything, even slashes and leading dots."""
         plain = "".join(c if c.isalnum() or c in "-_." else "_" for c in self.name)
         return plain.lstrip(".")[:100] or "bundle"
 
     @property
     def missing(self) -> tuple[str, ...]:
-        """Which of the four parts the bundle does not have."""
+        """Which of the four parts are missing."""
         return tuple(part for part, table in self._tables.items() if not len(table))
 
     def redact(self, *columns: str) -> ExportBundle:
-        """A bundle without some of its texts, to show to those who may not read them: NULL stands in their place.
+        """Return a copy with NULL in place of some text columns, to show to those who may not read them.
 
         Parameters
         ----------
         *columns : str
-            ``"runs.goal"`` is that column of that table; ``"goal"`` is every column of that name. Text that may be NULL
-            can be redacted, a layout's extra columns too. What is redacted already stays so. The same words in another
-            column stay, too.
+            ``"runs.goal"`` is one column of one table; ``"goal"`` is every column of that name. Nullable text columns
+            can be redacted, a layout's extra columns too. Columns that are already redacted stay redacted. The same
+            words in other columns are not touched.
 
         Returns
         -------
         ExportBundle
-            A new one, which says what is ``redacted``. Its counts, sums and times are the same, its content digest is
-            another.
+            Its ``redacted`` lists the columns. Counts, sums and times are the same; the content digest is of the new rows.
 
         Raises
         ------
         ConfigError
-            There is no such column, it holds no text, or every row needs a value there.
+            A column does not exist, does not hold text, or is not nullable.
 
         Examples
         --------
@@ -238,7 +238,7 @@ class ExportBundle:
 
     @property
     def row_totals(self) -> dict[str, RowTotals]:
-        """What follows from the rows of each part; made on first use, once. Not to be fed further."""
+        """The totals of each part's rows, computed once on first use. Add no rows to them."""
         if self._row_totals is None:
             totals = {part: RowTotals.of(table.record_type, table.to_arrow()) for part, table in self._tables.items()}
             object.__setattr__(self, "_row_totals", totals)
@@ -246,23 +246,23 @@ class ExportBundle:
 
     @property
     def totals(self) -> Mapping[str, int | float]:
-        """``steps``, ``failed`` (steps that went wrong, by their status), ``tokens``, ``cost_cents`` and ``duration_ms``, over the steps."""
+        """The number of ``steps`` and of ``failed`` ones, and the sums of their ``tokens``, ``cost_cents`` and ``duration_ms``."""
         steps = self.row_totals["steps"]
         return {"steps": steps.rows, "failed": steps.failed, **steps.sums}
 
     @property
     def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
-        """The first and the last step's start; None without steps."""
+        """When the first and the last step started, or None without steps."""
         return self.row_totals["steps"].time_range
 
     @property
     def content_digest(self) -> str:
-        """SHA-256 over the rows (see :mod:`exporttools.files.digests`): equal for equal rows, whatever database they came from."""
+        """SHA-256 over the rows (see :mod:`exporttools.files.digests`): the same for the same rows, whatever their database."""
         return combined_digest(self.table_digests.values())
 
     @property
     def table_digests(self) -> dict[str, str]:
-        """The content digest of each table, by its record's table name."""
+        """The content digest of each table, by the table's name."""
         return {self._tables[part].record_type.table: totals.content_digest for part, totals in self.row_totals.items()}
 
     def __eq__(self, other: object) -> bool:
@@ -294,7 +294,7 @@ class ExportBundle:
         )
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        """What people want to know first, as names and texts; NULL is left out."""
+        """Yield what people want to know first, as names and texts. NULLs are left out."""
         incident, run, trace = self.incident, self.run, self.trace
         if self.tenant_id is not None:
             yield "tenant", self.tenant_id

@@ -1,6 +1,6 @@
-"""A small timeline as SVG, for where a whole plot is too much: in a bundle's repr. No script, no colour scheme of its own.
+"""A small timeline as SVG, for a bundle's repr, where a whole plot would be too much. No script.
 
-It holds some hundred shapes whatever the number of steps, and takes its colours from the page, light or dark.
+Its size is bounded whatever the number of steps, and it takes its colours from the page, light or dark.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from exporttools.records.statuses import failed_steps
 from exporttools.text.inert import html_text
+from exporttools.text.words import plural
 from exporttools.times import LATEST, epoch_us, from_epoch_us
 
 _LANES = 6
@@ -21,19 +22,19 @@ _VIOLATION = "#C8102E"
 
 
 def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> str:
-    """Draw steps on a time axis: a lane for each of the commonest step types, a tick above a bar where a step failed.
+    """Draw steps on a time axis: a lane for each of the most common step types, and a tick above the bar where a step failed.
 
     Parameters
     ----------
     steps : pyarrow.Table
         Valid steps, as in a SnapshotTable.
     violation_step_index : int, optional
-        The step to be marked.
+        The step to mark.
 
     Returns
     -------
     str
-        An ``svg`` element; empty without steps.
+        An ``svg`` element, or an empty string without steps.
 
     Examples
     --------
@@ -45,7 +46,7 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
         return ""
     start_us = steps["timestamp"].cast(pa.int64()).to_numpy()
     begin_us = int(start_us.min())
-    # A duration may be any finite number, a picture's time may not.
+    # A duration may be any finite number; a time axis cannot be that long.
     end_us = start_us + np.minimum(steps["duration_ms"].to_numpy() * 1000, 1e17)
     span_us = max(float(end_us.max()) - begin_us, 1.0)
     first = np.minimum(((start_us - begin_us) / span_us * _BINS).astype(np.int64), _BINS - 1)
@@ -77,9 +78,7 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
     precision = "milliseconds" if span_us < 10_000_000 else "seconds"
     until = high.isoformat(" ", precision)[:-6]
     until = until[11:] if low.date() == high.date() else until
-    said = f"{int(failed.sum()):,} of {len(steps):,} step{'' if len(steps) == 1 else 's'} failed" + (
-        " (ticks)" if failed.any() else ""
-    )
+    said = f"{failed.sum():,} of {plural(len(steps), 'step')} failed{' (ticks)' if failed.any() else ''}"
     parts.append(f"<text x='{_LEFT}' y='{height + 14}'>{low.isoformat(' ', precision)[:-6]} UTC</text>")
     parts.append(f"<text x='{_LEFT + _WIDTH / 2}' y='{height + 14}' text-anchor='middle'>{said}</text>")
     parts.append(f"<text x='{_LEFT + _WIDTH}' y='{height + 14}' text-anchor='end'>{until}</text>")
@@ -91,7 +90,7 @@ def timeline_svg(steps: pa.Table, violation_step_index: int | None = None) -> st
 
 
 def _lanes(step_types: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
-    """The lane of each step, and the lanes' names in the order in which they begin; rare types share the last."""
+    """The lane of each step, and the lanes' names in order of appearance. Rare types share the last lane."""
     encoded = step_types.combine_chunks().dictionary_encode()
     code = encoded.indices.to_numpy().astype(np.int64)
     names = encoded.dictionary.to_pylist()
@@ -104,7 +103,7 @@ def _lanes(step_types: pa.ChunkedArray) -> tuple[NDArray[np.int64], list[str]]:
 
 
 def _stretches(first: NDArray[np.int64], last: NDArray[np.int64]) -> list[tuple[int, int]]:
-    """The bins from `first` on and before `last` that anything lies in, those that touch as one."""
+    """The union of the half-open ranges of bins [first, last): sorted, with touching ranges merged."""
     edges = np.bincount(first, minlength=_BINS + 1) - np.bincount(last, minlength=_BINS + 1)
     covered = np.r_[0, (np.cumsum(edges)[:_BINS] > 0).astype(np.int8), 0]
     change = np.diff(covered)

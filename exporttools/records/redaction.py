@@ -1,4 +1,4 @@
-"""Which text columns may be taken out of a bundle, and the tables without them."""
+"""Redaction: which text columns can be removed from a bundle, and the tables without their text."""
 
 from __future__ import annotations
 
@@ -10,12 +10,13 @@ import pyarrow as pa
 from exporttools.errors import ConfigError
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 S = TypeVar("S", bound=SnapshotType)
 
 
 def _fields(tables: Mapping[str, SnapshotTable[Any]]) -> dict[str, pa.Field]:
-    """Every column of a bundle, by its table's and its own name."""
+    """Every column of a bundle, as ``table.column``."""
     return {f"{table.record_type.table}.{field.name}": field for table in tables.values() for field in table.schema}
 
 
@@ -23,32 +24,32 @@ def _require_redactable(fields: Mapping[str, pa.Field], name: str) -> None:
     if name not in fields:
         why = "there is no such column"
     elif fields[name].type != pa.string():
-        why = f"it holds no text, but {fields[name].type}"
+        why = f"it holds {fields[name].type}, not text"
     elif not fields[name].nullable:
         why = "every row needs a value there"
     else:
         return
-    accepted = [found for found, field in fields.items() if field.type == pa.string() and field.nullable]
+    redactable = [found for found, field in fields.items() if field.type == pa.string() and field.nullable]
     raise ConfigError(
-        f"{one_line(name)!r} cannot be redacted: {why}. What can be: {one_line(', '.join(accepted), 1000)}"
+        f"{one_line(name)!r} cannot be redacted: {why}. Redactable columns: {one_line(', '.join(redactable), 1000)}"
     )
 
 
 def matching_columns(tables: Mapping[str, SnapshotTable[Any]], column: str) -> list[str]:
-    """The full names that ``table.column`` or ``column`` alone stands for."""
+    """Return the full names of the columns that ``table.column``, or ``column`` alone, refers to."""
     if not isinstance(column, str):
-        raise ConfigError(f"{one_line(repr(column))} cannot be redacted: expected a column's name, such as 'runs.goal'")
+        raise ConfigError(f"{one_line(repr(column))} cannot be redacted: expected a column name such as 'runs.goal'")
     fields = _fields(tables)
     names = [name for name, field in fields.items() if field.name == column]
     if column in fields or not names:
         names = [column]
-    for name in names:  # all or none: a text that stayed in one of the tables would go unnoticed
+    for name in names:  # all or none: text left in one table would go unnoticed
         _require_redactable(fields, name)
     return names
 
 
 def without_text(table: SnapshotTable[S], redacted: Iterable[str]) -> SnapshotTable[S]:
-    """The table with NULL in the redacted columns, in buffers of their own: a mask would leave the text beneath it."""
+    """Return the table with NULL in the redacted columns, in new buffers: a mask would leave the text beneath it."""
     arrow = table.to_arrow()
     for i, field in enumerate(arrow.schema):
         if f"{table.record_type.table}.{field.name}" in redacted:
@@ -57,16 +58,16 @@ def without_text(table: SnapshotTable[S], redacted: Iterable[str]) -> SnapshotTa
 
 
 def redacted_columns(tables: Mapping[str, SnapshotTable[Any]], redacted: Iterable[str]) -> tuple[str, ...]:
-    """The redacted columns' names, sorted, each once.
+    """Return the names of the redacted columns, sorted and unique.
 
     Raises
     ------
     ConfigError
-        One cannot be redacted, or has a value.
+        A column cannot be redacted, or still holds a value.
     """
     names = None if isinstance(redacted, str) or not isinstance(redacted, Iterable) else list(redacted)
     if names is None or not all(isinstance(name, str) for name in names):
-        raise ConfigError(f"redacted is {one_line(repr(redacted))}; expected names of columns, such as ['runs.goal']")
+        raise ConfigError(f"redacted is {one_line(repr(redacted))}; expected column names such as ['runs.goal']")
     fields = _fields(tables)
     for name in names:
         _require_redactable(fields, name)
@@ -74,6 +75,6 @@ def redacted_columns(tables: Mapping[str, SnapshotTable[Any]], redacted: Iterabl
         for column, field in zip(table.to_arrow().columns, table.schema, strict=True):
             name, values = f"{table.record_type.table}.{field.name}", len(column) - column.null_count
             if name in names and values:
-                found = f"found a value in {values} of {len(column)} rows"
-                raise ConfigError(f"{one_line(name)!r} is said to be redacted; expected NULL, {found}")
+                hold = f"{values:,} of {plural(len(column), 'row')} {'holds' if values == 1 else 'hold'} a value"
+                raise ConfigError(f"{one_line(name)!r} is listed as redacted, but {hold}")
     return tuple(sorted(set(names)))

@@ -1,7 +1,7 @@
-"""What follows from a table's rows, fed batch by batch: count, digest, exact sums, failed rows, first and last time.
+"""A table's totals, computed batch by batch: row count, digest, exact sums, failed rows, first and last time.
 
-Memory is one batch, so that a bundle of any size can be held against what it says of itself. No file may come in here,
-and no rule on single values: the rows fed are those that :func:`exporttools.records.validity.require_valid` lets pass.
+Only one batch is in memory, so that a bundle of any size can be checked. No file may come in here, and no rule for
+single values: the rows have already passed :func:`exporttools.records.validity.require_valid`.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ from exporttools.records.statuses import failed_steps
 
 
 class RowTotals:
-    """What follows from the rows of one table.
+    """The totals of one table's rows.
 
     Parameters
     ----------
-    record : RecordType
-        What the rows are.
+    record_type : RecordType
+        The type of the rows.
     schema : pyarrow.Schema
-        The record's columns, then any extra ones.
+        The record type's columns, then any extra columns.
 
     Examples
     --------
@@ -46,7 +46,7 @@ class RowTotals:
         types = {column.name: column.type for column in record_type.columns}
         self._digest = ContentDigest(record_type.table, schema)
         self._sums = {c.name: ExactSum(ARROW_TYPES[c.type]) for c in record_type.columns if c.additive}
-        # A record whose key is text has at most one row in a bundle, and databases sort text each in its own way.
+        # Text keys are not compared: databases sort text in different ways, and such a table has at most one row in a bundle.
         self._key = record_type.key[0] if [types[name] for name in record_type.key] == ["int64"] else None
         self._last_key: int | None = None
         self._has_status = "status" in types
@@ -57,12 +57,12 @@ class RowTotals:
 
     @classmethod
     def of(cls, record_type: RecordType, table: pa.Table) -> RowTotals:
-        """The totals of a whole table.
+        """Compute the totals of a whole table.
 
         Raises
         ------
         ConfigError, InconsistentData
-            As :meth:`update`.
+            See :meth:`update`.
         """
         totals = cls(record_type, table.schema)
         for batch in table.to_batches(max_chunksize=BATCH_ROWS):
@@ -70,14 +70,14 @@ class RowTotals:
         return totals
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows, in key order. After an error the totals are void.
+        """Add the next rows, in key order. After an error the totals are invalid.
 
         Raises
         ------
         ConfigError
-            The batch's columns are not the schema's.
+            The batch's columns differ from the schema.
         InconsistentData
-            A float is NaN, or an integer key is not above the one before it.
+            A float is NaN, or an integer key is not greater than the one before it.
         """
         self._digest.update(batch)
         if not batch.num_rows:
@@ -101,14 +101,14 @@ class RowTotals:
             _, before, found = step_back
             table = self._digest.table
             raise InconsistentData(
-                f"{table}: row {key}={found} has {key} = {found} after {before}; expected strictly ascending",
+                f"{table}: row {key}={found} has {key} = {found} after {before}; expected strictly ascending order",
                 table=table, key=f"{key}={found}", column=key,
             )  # fmt: skip
         self._last_key = values[-1].as_py()
 
     @property
     def rows(self) -> int:
-        """How many rows there are."""
+        """The number of rows."""
         return self._digest.rows
 
     @property
@@ -118,39 +118,39 @@ class RowTotals:
 
     @property
     def sums(self) -> Mapping[str, int | float]:
-        """The exact sum of each additive column, in its unit; see :class:`ExactSum`. NULLs count zero."""
+        """The exact sum of each additive column, in its unit; see :class:`ExactSum`. NULLs count as zero."""
         return MappingProxyType({name: total.value for name, total in self._sums.items()})
 
     @property
     def nulls(self) -> Mapping[str, int]:
-        """How many rows have NULL, by column, extra ones too."""
+        """The number of NULLs in each column, extra columns included."""
         return MappingProxyType(self._nulls)
 
     @property
     def failed(self) -> int:
-        """How many rows failed, by their status; 0 where the record has no ``status``."""
+        """The number of rows whose ``status`` says that they failed; 0 without such a column."""
         return self._failed
 
     @property
     def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
-        """The least and the greatest ``timestamp``; None without rows, or where the record has none."""
+        """The earliest and the latest ``timestamp``; None without rows or without such a column."""
         return self._time_range
 
 
 def first_step_back(keys: pa.Array | pa.ChunkedArray, *, after: int | None = None) -> tuple[int, int, int] | None:
-    """Where integer keys first fail to ascend strictly.
+    """Find where integer keys first fail to ascend strictly.
 
     Parameters
     ----------
     keys : pyarrow.Array or ChunkedArray
-        Of int64, without NULL.
+        Of type int64, without NULLs.
     after : int, optional
-        The key before the first of them.
+        The key before the first one.
 
     Returns
     -------
     tuple of int, or None
-        The row, the key before it, and its own. None: they ascend.
+        The row, the key before it and its own key, or None if the keys ascend.
 
     Examples
     --------
@@ -160,7 +160,7 @@ def first_step_back(keys: pa.Array | pa.ChunkedArray, *, after: int | None = Non
     values = keys.to_numpy()
     if after is not None:
         values = np.concatenate([[after], values])
-    back = values[1:] <= values[:-1]  # not their difference, which may overflow
+    back = values[1:] <= values[:-1]  # no subtraction, which may overflow
     if not back.any():
         return None
     i = int(back.argmax())

@@ -1,7 +1,7 @@
-"""The records' columns as data: the one place where names, types, nullability, units and meanings stand.
+"""The records' columns as data: the single source of names, types, nullability, units and meanings.
 
-Dataclasses, Arrow and Parquet schemas, SQL tables and the data dictionary are derived from these tables or tested
-against them. No database, no file and no rendering may come in here.
+Dataclasses, Arrow and Parquet schemas, SQL tables and the data dictionary are derived from it or tested against it.
+No database, no file and no rendering may come in here.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ ARROW_TYPES: dict[str, pa.DataType] = {
     "float64": pa.float64(),
     "timestamp": pa.timestamp("us", tz="UTC"),
 }
-"""The four column types there are. Times are UTC with microseconds everywhere."""
+"""The four column types. Times are UTC with microseconds everywhere."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,19 +32,19 @@ class Column:
     Attributes
     ----------
     name : str
-        The field's, column's and attribute's name everywhere.
+        Its name in dataclasses, frames, files and SQL.
     type : {"string", "int64", "float64", "timestamp"}
         See :data:`ARROW_TYPES`.
     nullable : bool
-        Whether NULL is a value.
+        Whether NULL is allowed.
     doc : str
         What it means, in one line.
     unit : str or None
         The unit of a number.
     minimum : int or None
-        The least number allowed.
+        The smallest number allowed.
     additive : bool
-        Whether a sum over rows means something.
+        Whether a sum over rows is meaningful.
     """
 
     name: str
@@ -62,29 +62,29 @@ class Column:
 
     @property
     def arrow_field(self) -> pa.Field:
-        """The column as an Arrow field; unit and meaning ride along as metadata."""
+        """The column as an Arrow field, with its unit and meaning as metadata."""
         metadata = {"doc": self.doc} | ({"unit": self.unit} if self.unit else {})
         return pa.field(self.name, ARROW_TYPES[self.type], nullable=self.nullable, metadata=metadata)
 
 
 @dataclass(frozen=True, slots=True)
 class RecordType:
-    """One kind of record and the table that holds it.
+    """A kind of record, and the table that holds it.
 
     Attributes
     ----------
     table : str
         The native table's name; also the name in content digests.
     noun, plural : str
-        What people call one and many of them.
+        The words for one record and for many.
     columns : tuple of Column
         The fields of the snapshot, in order.
     key : tuple of str
-        The columns of a row's key, which also orders rows.
+        The columns that identify and order rows.
     context : tuple of Column
-        Columns that the table has before the snapshot's own and the snapshot does not have.
+        Columns of the stored table before the snapshot's own, which the snapshot does not have.
     extra : tuple of Column
-        Well-known further columns: they ride along in frames and Parquet, never in the snapshots.
+        Well-known extra columns, which frames and Parquet files may have and snapshots never do.
     time : str or None
         The column that says when a row happened.
     """
@@ -105,7 +105,7 @@ class RecordType:
 
     @property
     def stored_key(self) -> tuple[str, ...]:
-        """What identifies a row within its tenant and orders rows: a step's index counts within its trace.
+        """The columns that identify a row within its tenant and order rows: a step's index counts within its trace.
 
         Examples
         --------
@@ -115,16 +115,16 @@ class RecordType:
         return (*(column.name for column in self.context if column.name != "tenant_id"), *self.key)
 
     def stored_columns(self, extra: Sequence[Column] = ()) -> tuple[Column, ...]:
-        """The columns of a stored table or file: the context, the record's own, then `extra` ones."""
+        """Return the columns of a stored table or file: the context, the record's own, then `extra`."""
         return (*self.context, *self.columns, *extra)
 
     def extra_column(self, name: str, column_type: ColumnType) -> Column:
-        """An extra column: the well-known one of that name and type, with its unit and meaning, or else a plain one."""
+        """Return the well-known extra column of that name and type, or else a plain one without a meaning."""
         known = (column for column in self.extra if (column.name, column.type) == (name, column_type))
         return next(known, Column(name, column_type, True, ""))
 
     def arrow_schema(self, extra: Sequence[Column] = ()) -> pa.Schema:
-        """The Arrow schema of the record's columns, then `extra` ones.
+        """Return the Arrow schema of the record's columns, then `extra`.
 
         Examples
         --------
@@ -221,25 +221,25 @@ TRACE_STEPS = RecordType(
 RECORD_TYPES: dict[str, RecordType] = {
     record_type.table: record_type for record_type in (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
 }
-"""The four records by table name, in the order in which they refer to each other."""
+"""The four record types by table name, from incidents down to steps."""
 
 
 def arrow_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of some columns."""
+    """Return the Arrow schema of the columns."""
     return pa.schema([column.arrow_field for column in columns])
 
 
 def column_of(field: pa.Field) -> Column:
-    """The column that an Arrow field of one of the four types describes: how extra columns are read back.
+    """Return the column that an Arrow field describes; the inverse of `Column.arrow_field` for extra columns.
 
     Raises
     ------
     ConfigError
-        The field is of another type.
+        The field is not of one of the four types.
     """
     for name, arrow_type in ARROW_TYPES.items():
         if field.type == arrow_type:
             metadata = {k.decode(): v.decode() for k, v in (field.metadata or {}).items()}
             return Column(field.name, name, True, metadata.get("doc", ""), unit=metadata.get("unit"))  # type: ignore[arg-type]
     accepted = ", ".join(str(t) for t in ARROW_TYPES.values())
-    raise ConfigError(f"column {field.name!r} is of type {field.type}; accepted are {accepted}")
+    raise ConfigError(f"column {field.name!r} is of type {field.type}; expected one of {accepted}")

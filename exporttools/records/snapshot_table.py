@@ -1,4 +1,4 @@
-"""SnapshotTable: many records of one kind, immutable, in Arrow. No database and no file may come in here."""
+"""SnapshotTable: an immutable table of records of one type, in Arrow. No database and no file may come in here."""
 
 from __future__ import annotations
 
@@ -15,18 +15,19 @@ from exporttools.records.exact_sums import exact_sum
 from exporttools.records.schema import ARROW_TYPES, Column, RecordType, column_of
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 
 if TYPE_CHECKING:
     import pandas as pd
 
 HTML_ROWS = 10
-"""How many rows a notebook shows of a table."""
+"""How many rows of a table a notebook shows."""
 
 _LEFT_ALIGNED = (ARROW_TYPES["string"], ARROW_TYPES["timestamp"])
 
 
 class SnapshotType(Protocol):
-    """What a snapshot class must have: its record's columns."""
+    """What every snapshot class has: its record type."""
 
     RECORD_TYPE: ClassVar[RecordType]
 
@@ -38,8 +39,8 @@ T = TypeVar("T", bound=SnapshotType)
 if TYPE_CHECKING:
     _Base = Sequence
 else:
-    # Not a subclass of Sequence at run time: Polars would take it row by row before it looks for Arrow, and lose
-    # time zones and extra columns. It has every method of one.
+    # Not a subclass of Sequence at run time: Polars would read it row by row before looking for Arrow, and lose
+    # time zones and extra columns. It has all of Sequence's methods.
     class _Base(Generic[T_co]):
         __contains__ = Sequence.__contains__
         __reversed__ = Sequence.__reversed__
@@ -50,26 +51,26 @@ else:
 class SnapshotTable(_Base[T_co]):
     """An immutable sequence of snapshots, backed by an Arrow table.
 
-    ``len``, iteration and an integer index give snapshots, built only when asked for; a slice gives a table.
-    pandas, Polars, DuckDB and pyarrow take it as it is through the Arrow PyCapsule interface.
+    Iteration and an integer index return snapshots, which are built only when asked for; a slice returns a table.
+    pandas, Polars, DuckDB and pyarrow read it directly through the Arrow PyCapsule interface.
 
     Parameters
     ----------
     snapshot_type : type
         :class:`IncidentSnapshot`, :class:`RunSnapshot`, :class:`TraceSummarySnapshot` or :class:`TraceStepSnapshot`.
     table : pyarrow.Table
-        The record's columns in order, then any extra columns (string, int64, float64 or timestamp[us, UTC]).
+        The record type's columns and any extra columns (string, int64, float64 or timestamp[us, UTC]).
     total : int, optional
-        How many rows there were, where a limit cut some off.
+        How many rows there were, if a limit cut some off.
     origin : Origin, optional
-        What error messages call the rows.
+        How error messages refer to the rows.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another type.
+        A column is missing, duplicate or of another type, or `total` is less than the number of rows.
     InconsistentData
-        A value is one that its column forbids.
+        A column holds a value that it forbids.
 
     Examples
     --------
@@ -104,7 +105,7 @@ class SnapshotTable(_Base[T_co]):
 
     @classmethod
     def from_records(cls, snapshot_type: type[T], records: Iterable[T]) -> SnapshotTable[T]:
-        """A table of the given snapshots, in their order.
+        """Make a table of snapshots, in the order given.
 
         Raises
         ------
@@ -113,7 +114,7 @@ class SnapshotTable(_Base[T_co]):
         """
         rows = list(records)
         if others := [type(row).__name__ for row in rows if not isinstance(row, snapshot_type)]:
-            raise ConfigError(f"expected records of {snapshot_type.__name__}; found {others[0]}")
+            raise ConfigError(f"expected instances of {snapshot_type.__name__}; found {others[0]}")
         columns = [
             column_array(column, [getattr(row, column.name) for row in rows])
             for column in snapshot_type.RECORD_TYPE.columns
@@ -123,7 +124,7 @@ class SnapshotTable(_Base[T_co]):
 
     @classmethod
     def empty(cls, snapshot_type: type[T]) -> SnapshotTable[T]:
-        """A table without rows."""
+        """Make a table without rows."""
         return cls.from_records(snapshot_type, [])
 
     @property
@@ -133,22 +134,22 @@ class SnapshotTable(_Base[T_co]):
 
     @property
     def record_type(self) -> RecordType:
-        """What kind of record the rows are: its columns, key and table."""
+        """The type of the rows: its columns, key and table."""
         return self._snapshot_type.RECORD_TYPE
 
     @property
     def schema(self) -> pa.Schema:
-        """The Arrow schema: the record's columns, then extra ones. Units and meanings are in the fields' metadata."""
+        """The Arrow schema: the record type's columns, then extra columns, with units and meanings as metadata."""
         return self._table.schema
 
     @property
     def extra_columns(self) -> tuple[str, ...]:
-        """The names of the columns that the layout carries beyond the record's own."""
+        """The names of the columns beyond the record type's own."""
         return tuple(self._table.schema.names[len(self.record_type.columns) :])
 
     @property
     def total(self) -> int | None:
-        """How many rows there were, where a limit cut some off; else ``None``."""
+        """How many rows there were, if a limit cut some off, else None."""
         return self._total
 
     @property
@@ -158,31 +159,30 @@ class SnapshotTable(_Base[T_co]):
 
     @cached_property
     def sums(self) -> Mapping[str, int | float]:
-        """The exact sum of each column whose sum means something, over the rows here; NULLs count zero.
+        """The exact sum of each additive column, over the rows here. NULLs count as zero.
 
         Returns
         -------
         mapping
-            By column name, in the column's unit; read-only. Floats are summed without rounding error in between
-            (:class:`exporttools.records.exact_sums.ExactSum`), so that equal rows give equal sums whatever their chunks; a sum
-            that no float can hold is infinite.
+            By column name, in the column's unit; read-only. Equal rows have equal sums whatever their chunks
+            (:class:`exporttools.records.exact_sums.ExactSum`); a sum that no float can hold is infinite.
         """
         additive = [column.name for column in self.record_type.columns if column.additive]
         return MappingProxyType({name: exact_sum(self._table[name]) for name in additive})
 
     def to_arrow(self) -> pa.Table:
-        """The backing Arrow table; nothing is copied."""
+        """Return the backing Arrow table, without copying."""
         return self._table
 
     def to_pandas(self) -> pd.DataFrame:
-        """A new DataFrame.
+        """Return a new DataFrame.
 
         Returns
         -------
         pandas.DataFrame
-            Integers stay integral (``int64``; ``Int64`` where the column is nullable, whatever its values), times are
-            ``datetime64[us, UTC]``, text is ``str``, floats are ``float64`` (NaN for NULL). The frame's ``attrs`` say
-            ``total`` and ``truncated`` where a limit cut rows off.
+            Integers stay integers (``int64``, or ``Int64`` if the column is nullable, whatever its values), times are
+            ``datetime64[us, UTC]``, text is ``str``, floats are ``float64`` (NaN for NULL). If a limit cut rows off,
+            ``attrs`` holds ``truncated`` and ``total``.
         """
         frame = pandas_frame(self._table)
         if self.truncated:
@@ -210,7 +210,7 @@ class SnapshotTable(_Base[T_co]):
             return self._with(self._table.take(pa.array(range(start, stop, step), pa.int64())))
         position = index + len(self) if index < 0 else index
         if not 0 <= position < len(self):
-            raise IndexError(f"index {index} is out of range for {len(self)} {self.record_type.plural}")
+            raise IndexError(f"index {index} is out of range for {self._count(len(self))}")
         return next(iter(self._with(self._table.slice(position, 1))))
 
     def __iter__(self) -> Iterator[T_co]:
@@ -238,11 +238,11 @@ class SnapshotTable(_Base[T_co]):
         lines = [f"<SnapshotTable of {self.describe()}>"]
         lines += [f"  {one_line(snapshot, 110)}" for snapshot in self[:3]]
         if len(self) > 3:
-            lines.append(f"  ... {len(self) - 3:,} more {record_type.plural}")
+            lines.append(f"  ... {plural(len(self) - 3, f'more {record_type.noun}', f'more {record_type.plural}')}")
         return "\n".join(lines)
 
     def describe(self) -> str:
-        """How many rows, what a limit cut off, and the totals with units, in one line.
+        """Return the number of rows, what a limit cut off, and the totals with units, in one line.
 
         Examples
         --------
@@ -250,15 +250,16 @@ class SnapshotTable(_Base[T_co]):
         >>> SnapshotTable.empty(TraceStepSnapshot).describe()
         '0 steps'
         """
-        record_type = self.record_type
-        noun = record_type.noun if len(self) == 1 and not self.truncated else record_type.plural
-        counted = (
-            f"{len(self):,} of {self._total:,} {noun} (cut by a limit)" if self.truncated else f"{len(self):,} {noun}"
-        )
-        units = {column.name: column.unit for column in record_type.columns}
+        counted = self._count(len(self))
+        if self._total is not None:
+            counted = f"{len(self):,} of {self._count(self._total)} (cut by a limit)"
+        units = {column.name: column.unit for column in self.record_type.columns}
         totals = [f"{value:,.6g} {units[name]}" if isinstance(value, float) else f"{value:,} {units[name]}"
                   for name, value in self.sums.items()] if len(self) else []  # fmt: skip
         return " · ".join([counted, *totals])
+
+    def _count(self, rows: int) -> str:
+        return plural(rows, self.record_type.noun, self.record_type.plural)
 
     def _repr_html_(self) -> str:
         shown = self._table.slice(0, HTML_ROWS)
@@ -281,7 +282,7 @@ class SnapshotTable(_Base[T_co]):
         return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table><p>{html_text(self.describe())}{more}</p>"
 
     def _with(self, table: pa.Table) -> SnapshotTable[T_co]:
-        """A part of this table: valid since the whole is; a cut stays a cut."""
+        """Return some of this table's rows, valid as the whole is. If a limit cut the whole, it cut them too."""
         return _restore(self._snapshot_type, table, self._total)
 
 
@@ -292,7 +293,7 @@ def _restore(snapshot_type: type[T], table: pa.Table, total: int | None) -> Snap
 
 
 def pandas_frame(table: pa.Table) -> pd.DataFrame:
-    """An Arrow table as a DataFrame whose integers stay integral: ``int64``, and ``Int64`` where the column is nullable."""
+    """Convert an Arrow table to a DataFrame. Integers stay integers: ``int64``, or ``Int64`` if the column is nullable."""
     import pandas as pd
 
     nullable_integers = [f.name for f in table.schema if f.nullable and f.type == ARROW_TYPES["int64"]]
@@ -305,20 +306,20 @@ def pandas_frame(table: pa.Table) -> pd.DataFrame:
 
 
 def extra_columns(record_type: RecordType, schema: pa.Schema) -> tuple[Column, ...]:
-    """The columns that a table has beyond the record's own. A well-known one keeps its unit and meaning."""
+    """Return a table's columns beyond the record type's own. Well-known ones keep their unit and meaning."""
     absent = [name for name in record_type.names if name not in schema.names]
     if absent:
         raise ConfigError(f"{record_type.table}: no column {', '.join(absent)}; found {', '.join(schema.names)}")
     if len(set(schema.names)) < len(schema.names):
-        raise ConfigError(f"{record_type.table}: a column name twice in {', '.join(schema.names)}")
+        raise ConfigError(f"{record_type.table}: duplicate column names in {', '.join(schema.names)}")
     known = {column.name: column for column in record_type.extra}
-    passed = {*record_type.names, *(column.name for column in record_type.context)}
-    found = [column_of(field) for field in schema if field.name not in passed]
+    not_extra = {*record_type.names, *(column.name for column in record_type.context)}
+    found = [column_of(field) for field in schema if field.name not in not_extra]
     return tuple(known.get(column.name, column) for column in found)
 
 
 def column_array(column: Column, values: Sequence[Any]) -> pa.Array:
-    """Python values as an Arrow array of the column's type.
+    """Convert Python values to an Arrow array of the column's type.
 
     Raises
     ------
@@ -337,7 +338,7 @@ def column_array(column: Column, values: Sequence[Any]) -> pa.Array:
     try:
         return pa.array(values, ARROW_TYPES[column.type])
     except (pa.ArrowInvalid, UnicodeEncodeError, OverflowError) as error:
-        raise ConfigError(f"{column.name} has a value that is no {column.type}: {one_line(error)}") from error
+        raise ConfigError(f"{column.name} has a value that is not {column.described}: {one_line(error)}") from error
 
 
 _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
@@ -349,7 +350,7 @@ _PYTHON_TYPES: dict[str, tuple[type, ...]] = {
 
 
 def python_values(column: pa.Array) -> list[Any]:
-    """An Arrow array's values as Python objects, times in :data:`datetime.UTC`."""
+    """Convert an Arrow array to Python objects, with times in :data:`datetime.UTC`."""
     values: list[Any] = column.to_pylist()
     if column.type == ARROW_TYPES["timestamp"]:
         return [value if value is None else value.replace(tzinfo=dt.UTC) for value in values]
@@ -357,7 +358,7 @@ def python_values(column: pa.Array) -> list[Any]:
 
 
 def html_value(value: object) -> str:
-    """One value as a table cell's escaped text."""
+    """Return the escaped text of a table cell."""
     if value is None:
         return "<i>NULL</i>"
     return html_text(f"{value:.6g}" if isinstance(value, float) else value, 80)

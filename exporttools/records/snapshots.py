@@ -1,6 +1,6 @@
-"""The frozen records: what the store hands out, the analysis takes in and a bundle holds. No database, no file.
+"""The frozen records that the store returns and a bundle holds. No database, no file.
 
-Fields and their order are those of :mod:`exporttools.records.schema`; a test holds them against it.
+A test checks that their fields are those of :mod:`exporttools.records.schema`, in the same order.
 """
 
 from __future__ import annotations
@@ -25,15 +25,15 @@ class _Snapshot:
     RECORD_TYPE: ClassVar[RecordType]
 
     def to_dict(self) -> dict[str, Any]:
-        """The fields by name, in order."""
+        """Return the fields by name, in order."""
         return {name: getattr(self, name) for name in self.RECORD_TYPE.names}
 
     def to_arrow(self) -> pa.Table:
-        """One row, with the record's declared schema."""
+        """Return one row, with the schema of the record type."""
         return SnapshotTable.from_records(type(self), [self]).to_arrow()
 
     def to_pandas(self) -> pd.DataFrame:
-        """One row; types as in :meth:`SnapshotTable.to_pandas`."""
+        """Return one row, with types as in :meth:`SnapshotTable.to_pandas`."""
         return SnapshotTable.from_records(type(self), [self]).to_pandas()
 
     def __repr__(self) -> str:
@@ -146,16 +146,16 @@ class TraceStepSnapshot(_Snapshot):
 
 @dataclass(frozen=True, slots=True)
 class SourceSnapshot:
-    """Where and as of when a bundle was read. Names no host, user or database: a bundle goes to strangers.
+    """Where and when a bundle was read. Names no host, user or database: a bundle goes to strangers.
 
     Attributes
     ----------
     dialect, server_version : str
         The kind and version of the database.
     layout : str
-        The layout it was read by.
+        The layout that the database was read with.
     snapshot_id : str or None
-        The database's own name of the point in time (PostgreSQL: ``pg_current_snapshot()``), where it has one.
+        The database's own name for the point in time (PostgreSQL: ``pg_current_snapshot()``), or None.
     read_at : datetime.datetime
         The reader's clock when the snapshot was taken.
     """

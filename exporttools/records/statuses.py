@@ -6,11 +6,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 FAILED_STATUSES: frozenset[str] = frozenset({"error", "failed", "failure", "timeout"})
-"""The stored values of a step's ``status`` that mean it failed."""
+"""The values of ``status`` that mean a step failed."""
 
 
 def failed_steps(statuses: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
-    """Whether each step failed, by its status; never NULL.
+    """Return whether each step failed, judging by its status. Never NULL.
 
     Examples
     --------
@@ -21,5 +21,5 @@ def failed_steps(statuses: pa.Array | pa.ChunkedArray) -> pa.Array | pa.ChunkedA
 
 
 def _failed_statuses() -> pa.Array:
-    # Not at import: pyarrow loads pandas where it makes an array of a list, and importing this room must not.
+    # Not at import: pyarrow loads pandas when it makes an array from a list, and importing this room must not.
     return pa.array(sorted(FAILED_STATUSES), pa.string())

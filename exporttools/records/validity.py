@@ -1,4 +1,4 @@
-"""What a record's value may be, and the error that names the row that breaks it."""
+"""The rules for a record's values, and the error that names the row that breaks one."""
 
 from __future__ import annotations
 
@@ -16,25 +16,25 @@ from exporttools.times import EARLIEST, LATEST
 
 @dataclass(frozen=True, slots=True)
 class Origin:
-    """What error messages call rows.
+    """How error messages refer to rows.
 
     Attributes
     ----------
     table : str
         The stored table's name.
     within : str
-        What all the rows have in common and a row's own key leaves out, such as ``trace_id='t1'``.
+        What all the rows share and their key leaves out, such as ``trace_id='t1'``.
     """
 
     table: str
     within: str = ""
 
     def fault(self, key: str, column: str, found: str, expected: str) -> InconsistentData:
-        """The error that a row holds a value which its column forbids."""
+        """Return the error for a row with a value that its column forbids."""
         where = ", ".join(part for part in (self.within, key) if part)
         return InconsistentData(
             f"{self.table}: row {where} has {column} = {found}; expected {expected}. "
-            f"Nothing was changed; mend the row at its source, or map the column in a layout.",
+            f"Nothing was changed; fix the row at its source, or map the column in a layout.",
             table=self.table, key=where, column=column,
         )  # fmt: skip
 
@@ -42,18 +42,18 @@ class Origin:
 def require_valid(table: pa.Table, columns: Sequence[Column], *, origin: Origin, key: Sequence[str]) -> None:
     """Raise at the first value that its column forbids.
 
-    Forbidden are NULL where the column is not nullable, NaN and infinity, numbers below the column's minimum, and
-    times outside the years 1 to 9999 (what :class:`datetime.datetime` can hold).
+    Forbidden are NULL in a column that is not nullable, NaN and infinity, numbers below the column's minimum, and
+    times outside the years 1 to 9999 (the range of :class:`datetime.datetime`).
 
     Parameters
     ----------
     table : pyarrow.Table
-        Has at least `columns`, of their types.
+        Holds at least `columns`, with their types.
     columns : sequence of Column
     origin : Origin
-        What the message calls the rows.
+        How the message refers to the rows.
     key : sequence of str
-        The columns that identify a row, in order; those that the table lacks are passed over.
+        The columns that identify a row, in order. Those missing from the table are skipped.
 
     Raises
     ------
@@ -69,7 +69,7 @@ def require_valid(table: pa.Table, columns: Sequence[Column], *, origin: Origin,
 
 
 def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str, Any]]:
-    """The rules that some value breaks, each with a mask of the rows that do. Cheap checks on the whole come first."""
+    """Yield each broken rule with a mask of the rows that break it. Cheap checks of the whole column come first."""
     if not column.nullable and values.null_count:
         yield f"{column.described}, never NULL", pc.is_null(values)
     if len(values) == values.null_count:
@@ -93,5 +93,5 @@ def _found(values: pa.ChunkedArray, row: int) -> str:
         return "NULL"
     try:
         return repr(scalar.as_py()) if not pa.types.is_timestamp(values.type) else str(scalar.as_py())
-    except (ValueError, OverflowError):  # a time that no datetime can hold
+    except (ValueError, OverflowError):  # a time out of datetime's range
         return f"{scalar.cast(pa.int64()).as_py()} µs since 1970"

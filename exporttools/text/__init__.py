@@ -1,1 +1,1 @@
-"""Text from strangers: made harmless for where it is shown, parsed strictly, and the words that messages share."""
+"""Text: untrusted text made harmless, untrusted JSON parsed strictly, numbers put into words. Knows no records."""

@@ -1,7 +1,7 @@
-"""Untrusted text, made harmless for where it is shown. Nothing in a database or a bundle is trusted text.
+"""Untrusted text made harmless for where it is shown. No text from a database or a bundle is trusted.
 
 One function for each place: :func:`one_line` for terminals and messages, :func:`html_text` for notebooks and pages,
-:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets. No knowledge of records may come in here.
+:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets.
 """
 
 from __future__ import annotations
@@ -11,18 +11,17 @@ import re
 import unicodedata
 
 # ECMA-48 control sequences: CSI ... final byte; OSC, DCS, PM, APC and SOS strings up to their terminator; two-byte escapes.
-# A string that nothing ends only loses its introducer: mis-decoded text is full of \x9d, and what follows must not vanish.
+# An unterminated string loses only its introducer: mis-decoded text is full of \x9d, and what follows must not vanish.
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
 )
 
 
 def one_line(text: object, width: int = 200) -> str:
-    r"""One printable line of at most `width` characters.
+    r"""Return one printable line of at most `width` characters.
 
-    Terminal escape sequences vanish, white space of any kind becomes one space, other control and
-    invisible formatting characters (bidirectional overrides among them) become ``�``, and what is cut
-    is marked by ``…``.
+    Terminal escape sequences are removed, each run of white space becomes one space, other control and
+    invisible formatting characters (bidirectional overrides too) become ``�``, and a cut is marked by ``…``.
 
     Examples
     --------
@@ -32,7 +31,7 @@ def one_line(text: object, width: int = 200) -> str:
     'abc…'
     """
     raw = str(text)
-    # A goal may be a megabyte long: look only at what could end up in the line (escape sequences vanish, so with slack).
+    # A goal may be a megabyte long: look only at what can end up in the line, with slack for escape sequences.
     head = raw[: width * 4 + 1000]
     plain = " ".join(_ESCAPE_SEQUENCE.sub("", head).split())
     plain = "".join(
@@ -44,7 +43,7 @@ def one_line(text: object, width: int = 200) -> str:
 
 
 def html_text(text: object, width: int = 200) -> str:
-    """One escaped line for HTML, inert in an element and in a quoted attribute.
+    """Return one line escaped for HTML, inert in an element and in a quoted attribute.
 
     Examples
     --------
@@ -55,10 +54,10 @@ def html_text(text: object, width: int = 200) -> str:
 
 
 def plot_text(text: object, width: int = 40) -> str:
-    r"""One line for a matplotlib label, with ``$`` escaped so that it never starts a formula.
+    r"""Return one line for a matplotlib label, with ``$`` escaped so that it never starts a formula.
 
-    Escaping works whenever the figure is drawn; ``rcParams["text.parse_math"]`` would have to be set
-    again around every draw, which is out of a plotting function's hands.
+    Escaping works whenever the figure is drawn. ``rcParams["text.parse_math"]`` would have to be set
+    around every draw, which a plotting function does not control.
 
     Examples
     --------
@@ -72,7 +71,7 @@ _FORMULA_STARTS = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "�
 
 
 def csv_text(text: str) -> str:
-    """Text for a CSV cell that no spreadsheet takes for a formula (OWASP: CSV injection).
+    """Return text for a CSV cell that no spreadsheet runs as a formula (OWASP: CSV injection).
 
     Examples
     --------

@@ -1,7 +1,7 @@
-"""JSON from strangers, read strictly: what two readers could take for two things is refused. Knows no bundle.
+"""Untrusted JSON, parsed strictly: what two readers could read in two ways is refused. Knows no bundle.
 
-RFC 8259 leaves open what a key given twice means (§4), how large a number may be (§6), how deep a text may nest (§9)
-and what a lone surrogate is (§8.2). Here each of them is an error, always a ValueError that says so in a few words.
+RFC 8259 leaves open what a duplicate key means (§4), how large a number may be (§6), how deeply values may nest (§9)
+and what a lone surrogate is (§8.2). Here each of them is a ValueError with a short message.
 """
 
 from __future__ import annotations
@@ -13,40 +13,40 @@ from typing import Any, NoReturn
 
 from exporttools.text.inert import one_line
 
-# A string, as a whole and even where it never ends (possessive: no text makes this look at a character twice), or a
-# character between strings that gives the text its structure.
+# A whole string, terminated or not (possessive: no character is ever looked at twice), or a structural character
+# between strings.
 _STRUCTURE = re.compile(r'"(?:[^"\\]|\\.)*+"?|[\[\]{},]', re.DOTALL)
 
-# Each `[],` is three bytes of text and over sixty of memory: 16 MiB of it would take 450 MB.
+# `[],` is three bytes of text and over sixty in memory: 16 MiB of it would take 450 MB.
 MAX_TOKENS = 200_000
 
 
 def parse_object(
     data: bytes, *, max_bytes: int, max_depth: int = 16, max_tokens: int | None = MAX_TOKENS
 ) -> dict[str, Any]:
-    r"""The JSON object that a file holds.
+    r"""Parse the one JSON object in a file.
 
     Parameters
     ----------
     data : bytes
         UTF-8 without a byte order mark.
     max_bytes : int
-        How long `data` may be.
+        The maximum length of `data`.
     max_depth : int
-        How many objects and arrays may lie in each other, the outermost included.
+        The maximum nesting depth of objects and arrays, the outermost included.
     max_tokens : int, optional
-        How many strings, brackets and commas there may be; None: as many as fit.
+        The maximum number of strings, brackets and commas, or None for no limit.
 
     Returns
     -------
     dict
-        Its text can be encoded as UTF-8, its floats are finite, its integers have as many digits as Python converts
-        (``sys.get_int_max_str_digits``).
+        Its text can be encoded as UTF-8, its floats are finite, and its integers have no more digits than Python
+        converts (``sys.get_int_max_str_digits``).
 
     Raises
     ------
     ValueError
-        Anything else.
+        `data` is not such an object.
 
     Examples
     --------
@@ -59,18 +59,18 @@ def parse_object(
     if len(data) > max_bytes:
         raise ValueError(f"{len(data):,} bytes of JSON; at most {max_bytes:,} are read")
     text = data.decode("utf-8")
-    _check_structure(text, max_depth, max_tokens)
+    _require_bounded(text, max_depth, max_tokens)
     value = json.loads(
         text, object_pairs_hook=_without_duplicates, parse_float=_finite, parse_constant=_refuse_constant
     )
     if not isinstance(value, dict):
         raise ValueError(f"a JSON {type(value).__name__}")  # noqa: TRY004
-    _check_surrogates(value)
+    _require_encodable(value)
     return value
 
 
 def same(a: Any, b: Any) -> bool:
-    """Whether two JSON values are the same; 1, 1.0 and true are three different ones.
+    """Return whether two JSON values are the same. 1, 1.0 and true are three different values.
 
     Examples
     --------
@@ -88,15 +88,15 @@ def same(a: Any, b: Any) -> bool:
     return bool(a == b)
 
 
-def _check_structure(text: str, max_depth: int, max_tokens: int | None) -> None:
-    """Before anything is built: a deep value would exhaust the stack of whoever walks it, a wide one the memory."""
+def _require_bounded(text: str, max_depth: int, max_tokens: int | None) -> None:
+    """Called before parsing: a deep value would exhaust the stack of whoever walks it, a wide one the memory."""
     depth = 0
     for count, token in enumerate(_STRUCTURE.finditer(text), start=1):
         depth += (token[0] in "[{") - (token[0] in "]}")
         if depth > max_depth:
             raise ValueError(f"JSON of more than {max_depth} levels")
         if max_tokens is not None and count > max_tokens:
-            raise ValueError(f"JSON of more than {max_tokens:,} texts, brackets and commas")
+            raise ValueError(f"JSON of more than {max_tokens:,} strings, brackets and commas")
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
@@ -117,9 +117,9 @@ def _refuse_constant(name: str) -> NoReturn:
     raise ValueError(f"the number {one_line(name, 40)}")
 
 
-def _check_surrogates(value: dict[str, Any]) -> None:
-    r"""An escape (``\ud800``) can stand for half a character, which can be neither hashed nor printed."""
+def _require_encodable(value: dict[str, Any]) -> None:
+    r"""An escape such as ``\ud800`` can be a lone surrogate, which can be neither hashed nor printed."""
     try:
         json.dumps(value, ensure_ascii=False).encode("utf-8")
     except UnicodeEncodeError as error:
-        raise ValueError(f"half a character, \\u{ord(error.object[error.start]):04x}, in a text") from None
+        raise ValueError(f"a lone surrogate, \\u{ord(error.object[error.start]):04x}, in a string") from None

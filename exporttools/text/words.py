@@ -1,10 +1,10 @@
-"""Counts, amounts and shares as people read them. One way to say each, in plots, tables, pages and messages."""
+"""Counts, amounts and shares as people read them, the same in plots, tables, pages and messages."""
 
 from __future__ import annotations
 
 
 def plural(count: float, noun: str, many: str | None = None) -> str:
-    """A count with its noun; `many` is the plural where it does not just take an s.
+    """Format a count with its noun. `many` is the plural, if not the noun with an s.
 
     Examples
     --------
@@ -15,7 +15,7 @@ def plural(count: float, noun: str, many: str | None = None) -> str:
 
 
 def amount_text(amount: float, unit: str) -> str:
-    """An amount with its unit, as precise as a reader wants it.
+    """Format an amount with its unit, as precisely as a reader needs it.
 
     Examples
     --------
@@ -27,7 +27,7 @@ def amount_text(amount: float, unit: str) -> str:
 
 
 def share_text(share: float) -> str:
-    """A share in percent that is never rounded to nothing or to all.
+    """Format a share in percent; never round a part to none or to all.
 
     Examples
     --------

@@ -1,99 +1,27 @@
-"""What follows from rows: sums without any rounding error, whatever the batches, and keys that must ascend."""
+"""The totals of rows, whatever the batches, and keys that must ascend."""
 
 from __future__ import annotations
 
 import datetime as dt
 import itertools
 import math
-import sys
-from fractions import Fraction
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from exporttools import ConfigError, IncidentSnapshot, InconsistentData, RunSnapshot, SnapshotTable, TraceStepSnapshot
 from exporttools.files.digests import table_digest
-from exporttools.records.exact_sums import BATCH_ROWS, ExactSum, exact_sum
+from exporttools.records.exact_sums import BATCH_ROWS
 from exporttools.records.row_totals import RowTotals, first_step_back
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS
 from exporttools.records.statuses import FAILED_STATUSES
 from tests.databases import NOON, incident
-from tests.records.test_snapshot_table import a_step, steps_of, with_extra
-
-# Exact sums
-
-LEAST, GREATEST = 5e-324, sys.float_info.max
-EXTREMES = [
-    0.0, -0.0, LEAST, -LEAST, 3 * LEAST, sys.float_info.min, -sys.float_info.min, 1.7e308, -1.7e308, GREATEST, -GREATEST,
-    2.0**970, -(2.0**970), 2.0**969, 1e16, 1.0, -1.0, 0.1, 2.0**53 - 1, 2.0**-53, 1 + 2.0**-52, 1 - 2.0**-53, math.pi,
-]  # fmt: skip
-FLOATS = st.floats(allow_nan=False, allow_infinity=False) | st.sampled_from(EXTREMES)
-
-
-def rounded(values: list[float]) -> float:
-    """The sum by math.fsum, or by fractions where fsum gives up on an overflow in between."""
-    try:
-        return math.fsum(values)
-    except OverflowError:
-        exact = sum(map(Fraction, values))
-        try:
-            return float(exact)
-        except OverflowError:
-            return math.copysign(math.inf, 1 if exact > 0 else -1)
-
-
-@given(st.lists(st.lists(st.none() | FLOATS)))
-@example([])
-@example([[]])
-@example([[-0.0]])
-@example([[1.7e308, 1.7e308], [-1.7e308, -1.7e308]])
-@example([[GREATEST, 2.0**969], [2.0**969]])  # half of a unit in the last place: rounds up, out of range
-@example([[GREATEST, 2.0**969], [2.0**969, -LEAST]])  # and just less than that
-@example([[1.0, 2.0**-53]])  # half to even
-@example([[1.0, 2.0**-53], [LEAST]])
-@example([[LEAST, None, LEAST], [sys.float_info.min, -LEAST]])
-def test_a_sum_of_floats_is_that_of_fsum(chunks: list[list[float | None]]) -> None:
-    found = exact_sum(pa.chunked_array(chunks, pa.float64()))
-    expected = rounded([value for chunk in chunks for value in chunk if value is not None])
-    assert (found, type(found), math.copysign(1, found)) == (expected, float, math.copysign(1, expected))
-
-
-def test_a_sum_of_many_magnitudes() -> None:
-    rng = np.random.default_rng(7)
-    values = np.ldexp(rng.uniform(-1, 1, 3 * BATCH_ROWS + 5), rng.integers(-1074, 1000, 3 * BATCH_ROWS + 5))
-    assert exact_sum(pa.chunked_array([values])) == math.fsum(values)
-    assert exact_sum(pa.chunked_array([values, -values])) == 0.0
-    assert exact_sum(pa.chunked_array([rng.permutation(values)])) == exact_sum(pa.chunked_array([values]))
-
-
-def test_a_sum_that_no_float_can_hold_is_infinite() -> None:
-    for sign in (1.0, -1.0):
-        total = ExactSum(pa.float64())
-        total.add(pa.array([sign * GREATEST] * 3))
-        assert total.value == sign * math.inf
-        total.add(pa.array([-sign * GREATEST] * 2))  # it was never lost
-        assert total.value == sign * GREATEST
-
-
-@given(st.lists(st.lists(st.none() | st.integers(-(2**63), 2**63 - 1))))
-@example([[2**63 - 1] * 3, [2**63 - 1]])
-@example([[-(2**63)] * 3, [None]])
-def test_a_sum_of_integers_is_pythons(chunks: list[list[int | None]]) -> None:
-    found = exact_sum(pa.chunked_array(chunks, pa.int64()))
-    assert found == sum(value for chunk in chunks for value in chunk if value is not None)
-    assert type(found) is int
-
-
-def test_a_sum_of_a_slice_is_of_its_rows_alone() -> None:
-    assert exact_sum(pa.chunked_array([pa.array([1, 2, None, 4, 8])[1:4]])) == 6
-    assert exact_sum(pa.chunked_array([pa.array([1.5, 2.5, None, 4.5, 8.5])[1:4]])) == 7.0
-
-
-# Totals
+from tests.records.rounding import rounded
+from tests.steps import a_step, steps_of, with_extra
 
 EARLY, LATE = dt.datetime(1, 1, 1, tzinfo=dt.UTC), dt.datetime(9999, 12, 31, 23, 59, 59, 999_999, tzinfo=dt.UTC)
 STEPS = st.lists(
@@ -108,6 +36,7 @@ STEPS = st.lists(
 )
 
 
+@settings(deadline=None)  # the first example loads what Arrow's compute functions need
 @given(STEPS, st.lists(st.integers(0, 8)))
 @example([], [])
 @example([], [0])
@@ -152,7 +81,7 @@ def test_totals_grow_with_the_rows() -> None:
         totals.sums["tokens"] = 0  # type: ignore[index]
 
 
-def test_what_a_record_does_not_have_is_none() -> None:
+def test_a_record_type_without_status_and_time() -> None:
     found = RowTotals.of(INCIDENTS, IncidentSnapshot(**incident()).to_arrow())
     assert (found.rows, found.sums, found.failed, found.time_range) == (1, {}, 0, None)
 
@@ -207,7 +136,7 @@ def test_steps_that_do_not_ascend_are_refused(batches: list[list[int]], found: i
             for batch in _table(*indexes).to_batches():
                 totals.update(batch)
     assert str(caught.value) == (
-        f"trace_steps: row step_index={found} has step_index = {found} after {before}; expected strictly ascending"
+        f"trace_steps: row step_index={found} has step_index = {found} after {before}; expected strictly ascending order"
     )
     assert (caught.value.table, caught.value.key, caught.value.column) == (
         "trace_steps", f"step_index={found}", "step_index",
@@ -219,9 +148,13 @@ def test_where_keys_first_step_back(chunks: list[list[int]]) -> None:
     keys = list(itertools.chain(*chunks))
     expected = next(((i, a, b) for i, (a, b) in enumerate(itertools.pairwise(keys), 1) if b <= a), None)
     assert first_step_back(pa.chunked_array(chunks, pa.int64())) == expected
-    if keys:
-        rest = first_step_back(pa.array(keys[1:], pa.int64()), after=keys[0])
-        assert rest == (expected and (expected[0] - 1, *expected[1:]))
+
+
+@given(st.integers(0, 5), st.lists(st.integers(-(2**63), 2**63 - 1) | st.integers(0, 5), max_size=5))
+def test_where_keys_first_step_back_after_another(before: int, keys: list[int]) -> None:
+    pairs = enumerate(itertools.pairwise([before, *keys]))
+    expected = next(((i, a, b) for i, (a, b) in pairs if b <= a), None)
+    assert first_step_back(pa.array(keys, pa.int64()), after=before) == expected
 
 
 def test_gaps_and_keys_below_zero_ascend() -> None:
@@ -246,7 +179,7 @@ def test_batches_beyond_one_block_are_in_order_too() -> None:
         }  # fmt: skip
         assert found.content_digest == table_digest("trace_steps", table)
     columns[0] = np.concatenate([index[:-1], [5]])
-    with pytest.raises(InconsistentData, match=f"step_index = 5 after {rows - 2}; expected strictly ascending$"):
+    with pytest.raises(InconsistentData, match=f"step_index = 5 after {rows - 2}; expected strictly ascending order$"):
         RowTotals.of(TRACE_STEPS, pa.table(columns, schema=schema))
 
 
@@ -262,7 +195,7 @@ def test_a_batch_of_other_columns_is_refused() -> None:
     assert totals.rows == 0
 
 
-def test_a_number_that_is_none_is_refused() -> None:
+def test_nan_is_refused() -> None:
     table = _table(0)
     i = table.column_names.index("cost_cents")
     with pytest.raises(InconsistentData, match="^trace_steps: row 0 has cost_cents = nan; expected a number$"):

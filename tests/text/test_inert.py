@@ -1,4 +1,4 @@
-"""Untrusted text: harmless in terminals, HTML, plots and spreadsheets, and never silently gone."""
+"""Untrusted text: harmless in terminals, HTML, plots and spreadsheets, and never silently dropped."""
 
 from __future__ import annotations
 
@@ -34,10 +34,10 @@ ANY_TEXT = st.text(st.characters())  # lone surrogates and control characters am
         ("\x1bXsos\x1b\\after", "after"),
         ("\x1bcreset", "reset"),
         ("\x1b(0box", "box"),
-        # A string that nothing ends hides nothing of what follows.
+        # An unterminated string hides nothing of what follows.
         ("\x1b]0;title", "0;title"),
         ("an â\x80\x9cerrorâ\x80\x9d in mis-decoded quotes", "an â��errorâ�� in mis-decoded quotes"),
-        # What is left of a sequence that was split by another one is no sequence any more.
+        # What is left of a sequence that another one split is not a sequence any more.
         ("\x1b\x1b[m[31mred", "�[31mred"),
         ("tail\x1b", "tail�"),
         ("a\nb\r\nc\td\x0be\x0cf\x85g\u2028h\u2029i", "a b c d e f g h i"),

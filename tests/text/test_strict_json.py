@@ -1,4 +1,4 @@
-"""JSON from strangers: one meaning or an error, at bounded cost, and equality that knows 1 from true."""
+"""Untrusted JSON: one meaning or an error, at bounded cost, and equality that knows 1 from true."""
 
 from __future__ import annotations
 
@@ -51,16 +51,16 @@ VALUES = st.recursive(
         (b'{"a": 1e999}', "the number 1e999"),
         (b'{"a": [-1e400]}', "the number -1e400"),
         (b'{"a": ' + b"9" * 5000 + b"}", "Exceeds the limit"),
-        (b'{"a": "\\ud800"}', "half a character, \\ud800, in a text"),
-        (b'{"a": ["\\ude00\\ud83d"]}', "half a character, \\ude00, in a text"),
-        (b'{"\\uDFFF": 1}', "half a character, \\udfff, in a text"),
+        (b'{"a": "\\ud800"}', "a lone surrogate, \\ud800, in a string"),
+        (b'{"a": ["\\ude00\\ud83d"]}', "a lone surrogate, \\ude00, in a string"),
+        (b'{"\\uDFFF": 1}', "a lone surrogate, \\udfff, in a string"),
         (b"[" * 17, "JSON of more than 16 levels"),
         (b'{"a":' * 500_000, "2,500,000 bytes of JSON; at most 1,048,576 are read"),
         (b'{"a":' * 200_000, "JSON of more than 16 levels"),
-        (b'{"a": [' + b"[]," * 70_000 + b"1]}", "JSON of more than 200,000 texts, brackets and commas"),
+        (b'{"a": [' + b"[]," * 70_000 + b"1]}", "JSON of more than 200,000 strings, brackets and commas"),
     ],
 )
-def test_what_is_no_strict_json_object(data: bytes, expected: str) -> None:
+def test_what_is_not_a_strict_json_object(data: bytes, expected: str) -> None:
     with pytest.raises(ValueError) as caught:
         parse_object(data, max_bytes=MAX_BYTES)
     assert expected in str(caught.value)
@@ -94,7 +94,7 @@ def test_the_limits_hold_to_the_byte_and_the_level() -> None:
 
 
 @pytest.mark.parametrize("text", ["[[[{{{", '"[[[', "\\", '\\"[[[', "[]{}" * 9, "🙂[["])
-def test_brackets_in_text_are_no_levels(text: str) -> None:
+def test_brackets_in_text_are_not_levels(text: str) -> None:
     value = {text: text, "a": [text]}
     for ascii_only in (True, False):
         data = json.dumps(value, ensure_ascii=ascii_only).encode()
