@@ -193,7 +193,7 @@ def _assert_untouched(url: str, there: bool) -> None:
         ),
         (
             [("incidents", incidents("i1").append_column("x", pa.array([True])))],
-            "column 'x' is of type bool; accepted are",
+            "column 'x' is of type bool; expected one of",
         ),
     ],
 )
