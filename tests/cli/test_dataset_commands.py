@@ -1,4 +1,4 @@
-"""The commands that export and ask datasets: standard output, standard error, exit codes."""
+"""The commands export and dataset: standard output, standard error and exit code."""
 
 from __future__ import annotations
 
@@ -6,14 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from exporttools.cli import app
+from tests.cli.invoking import call
 from tests.databases import create_native, one_of_each
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = call(*arguments)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -49,7 +48,7 @@ def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
     [
         (["--window", "5h"], "error: window is '5h'; expected whole days, or a length that divides a day"),
         (["--since", "then"], "error: 'then' is not a time"),
-        (["--format", "csv"], "error: --format csv is for --dry-run"),
+        (["--format", "csv"], "error: --format csv needs --dry-run; without it, use table or json\n"),
         (["--dask", "tcp://127.0.0.1:1"], "error: no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
 )
@@ -77,7 +76,7 @@ def test_dataset_answers(url: str, tmp_path: Path) -> None:
     assert (code, json.loads(out)) == (0, [{"tokens": 303}])
     code, out, err = invoke("dataset", tmp_path / "d", "--sql", "selec")
     assert (code, out) == (2, "")
-    assert err.startswith("error: the query is none: ")
+    assert err.startswith("error: DuckDB cannot run this query: Parser Error: ")
     code, out, _ = invoke("dataset", tmp_path / "d", "--verify")
     assert code == 0
     assert out.startswith(f"{tmp_path / 'd'}: intact: 6 rows in 4 files, 0 unlisted; manifest 2\n")
