@@ -155,7 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory", default="10000,100000,400000", help="fleet sizes to measure peak memory at; empty for none")
+    parser.add_argument(
+        "--memory", default="10000,100000,400000", help="fleet sizes to measure peak memory at; empty for none"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="et-bench-", ignore_cleanup_errors=True) as directory:
         server = Server(directory)

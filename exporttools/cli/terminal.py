@@ -114,7 +114,7 @@ def write_fields(fields: Mapping[str, Any]) -> None:
 
 
 def label(column: str) -> str:
-    """Return a column's name as people read it: in full, but with money in US cents.
+    """Return a column's name for people: unchanged, except that money is in US cents.
 
     Examples
     --------

@@ -65,6 +65,7 @@ def test_anomalies_of_runs_and_of_steps(sample_url: str) -> None:
         "run-0000-269", "18.96", "109,059", "ms,", "186", "times", "the", "usual", "586.1", "ms", "of", "ops-responder", "·", "tool_call",
     ]  # fmt: skip
     assert result.stderr.splitlines()[0].startswith("3 of ")
+    assert result.stderr.splitlines()[0].endswith(" shown; raise --limit to see more")
     assert result.stderr.splitlines()[1] == "16 groups of steps not judged: too few rows in the baseline"
     found = json.loads(call("anomalies", "-d", sample_url, "--each", "step", "-f", "json", "-n", "5").stdout)
     assert [row["step_index"] for row in found[:4]] == [27, 25, 23, 21]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,15 @@ def test_usage(url: str, tmp_path: Path, arguments: list[str], message: str, mon
     code, out, err = invoke("export", tmp_path / "d", "-d", url, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(message)
+
+
+def test_dask_that_is_not_installed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    code, out, err = invoke("export", tmp_path / "d", "-d", url, "--dask", "tcp://127.0.0.1:1")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: an export on a Dask cluster needs packages that are not installed: pip install 'exporttools[dask]'\n"
+    )
 
 
 def test_dataset_answers(url: str, tmp_path: Path) -> None:
