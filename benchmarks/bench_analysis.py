@@ -1,9 +1,9 @@
-"""Analysis against what one would write by hand, and how well it finds what was planted: ``make bench``.
+"""Analysis compared with code written by hand, and how well it finds what was planted: ``make bench``.
 
     python benchmarks/bench_analysis.py [--runs 100000] [--rounds 3] [--seeds 20]
 
-Rounds are interleaved and the best of each candidate is taken. Precision and recall are counted over fleets of seeds
-that nothing was tuned to, beginning with 1000.
+Rounds are interleaved and the best time of each candidate counts. Precision and recall are computed over fleets with
+seeds from 1000 on, which were not used for tuning.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ SQL = """
 """
 
 
-# A run's id identifies it within its tenant, so runs are pairs. Here the ids alone would do, which is cheaper to count.
+# A run's id identifies it within its tenant, so runs are pairs. In this fleet the ids alone would do, and are cheaper to count.
 PAIRS, IDS = "(tenant_id, run_id)", "run_id"
 
 
@@ -178,7 +178,7 @@ def bench_findings(seeds: int) -> None:
 
 
 def _count(counts: Counter[str], named: set[Any], wanted: set[Any], planted: set[Any]) -> None:
-    """Runs named that were planted, or not; runs to be found that were named, or not."""
+    """Count named runs as right or wrong, and wanted runs as found or missed."""
     counts["right"] += len(named & planted)
     counts["wrong"] += len(named - planted)
     counts["found"] += len(named & wanted)

@@ -1,7 +1,7 @@
-"""Exporting five million steps against COPY and other readers, side by side in one run: ``make bench``.
+"""Exporting five million steps, side by side with COPY and other readers in one run: ``make bench``.
 
-Each candidate runs in a process of its own, so that its CPU time and peak memory are its own (the server's are not
-counted, but for COPY its time is nearly all there is). Rounds are interleaved and the best of each is taken.
+Each candidate runs in a process of its own, so that its CPU time and peak memory are its own. The server's are not
+counted; of COPY's time, nearly all is the server's. Rounds are interleaved and the best time of each candidate counts.
 
     python benchmarks/bench_export.py [--runs 100000] [--rounds 2] [--memory 10000,100000,400000]
 """
@@ -110,7 +110,7 @@ print(json.dumps([wall, used, peak, size, rows]))
 
 
 class Server:
-    """A PostgreSQL server of the benchmark's own, with a fleet of some size in each of its databases."""
+    """A PostgreSQL server for this benchmark, with a fleet of another size in each database."""
 
     def __init__(self, directory: str) -> None:
         self._directory = directory
@@ -142,7 +142,7 @@ def fill(url: str, runs: int) -> None:
 
 
 def measured(code: str, setup: dict[str, str]) -> tuple[float, float, float, float, int | None]:
-    """Seconds, CPU seconds, peak bytes, bytes of Parquet and rows of some code, imports apart."""
+    """Return seconds, CPU seconds, peak bytes, bytes of Parquet and rows of some code, without its imports."""
     done = subprocess.run(
         [sys.executable, "-c", TIMED, code, json.dumps(setup)], capture_output=True, text=True, env=os.environ
     )
@@ -155,7 +155,9 @@ def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("--runs", type=int, default=100_000)
     parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--memory", default="10000,100000,400000", help="fleets to take peak memory at; empty: none")
+    parser.add_argument(
+        "--memory", default="10000,100000,400000", help="fleet sizes to measure peak memory at; empty for none"
+    )
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="et-bench-", ignore_cleanup_errors=True) as directory:
         server = Server(directory)

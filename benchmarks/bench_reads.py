@@ -1,7 +1,7 @@
-"""Reads, imports and plots against their peers, side by side in one run: ``make bench``.
+"""Reads, imports and plots, side by side with their peers in one run: ``make bench``.
 
-Prints ratios, not times to compare across machines. Rounds of all candidates are interleaved and the best of each
-is taken, so that noise on the machine hits all alike.
+Compare the ratios, not the times, across machines. Rounds of all candidates are interleaved and the best of each
+counts, so that noise on the machine affects all alike.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ Candidates = dict[str, Callable[[], Any]]
 
 
 def best_seconds(candidates: Candidates, rounds: int, inner: int = 1) -> dict[str, float]:
-    """The best time of each, in seconds a call, from interleaved rounds after one to warm up."""
+    """Return the best time of each, in seconds per call, over interleaved rounds after one warm-up round."""
     best = dict.fromkeys(candidates, float("inf"))
     for round_number in range(rounds + 1):
         for name, call in candidates.items():
@@ -59,13 +59,13 @@ def best_seconds(candidates: Candidates, rounds: int, inner: int = 1) -> dict[st
 
 
 class Report:
-    """Rows of a table: what, ours, the peer's, the ratio, and what it was to be."""
+    """Print a table: what was measured, our time, the peer's time, the ratio and the target."""
 
     def __init__(self) -> None:
         print(f"{'what':<58} {'ours ms':>10} {'peer ms':>10} {'ratio':>8}  target", flush=True)
 
     def ratio(self, what: str, ours: float, peer: float, target: str = "", *, faster: bool = False) -> None:
-        """A line; `faster`: how many times faster ours is, else how many times as long it takes."""
+        """Print a line with the ratio: how many times as long ours takes, or with `faster` how many times faster it is."""
         value = peer / ours if faster else ours / peer
         print(
             f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {value:>7.2f}{'×' if not faster else '↑'}  {target}",
@@ -73,14 +73,14 @@ class Report:
         )
 
     def difference(self, what: str, ours: float, peer: float, target: str = "") -> None:
-        """A line that says by how many milliseconds ours takes longer."""
+        """Print a line with how many milliseconds longer ours takes."""
         print(
             f"{what:<58} {ours * 1e3:>10.2f} {peer * 1e3:>10.2f} {(ours - peer) * 1e3:>+6.0f}ms  {target}", flush=True
         )
 
 
 def big_trace(steps: int) -> dict[str, pa.Table]:
-    """The default sample, with one more run whose trace has so many steps."""
+    """Return the default sample with one more run, whose trace has this many steps."""
     tables = sample_tables()
     random = np.random.RandomState(0)
     template = tables["trace_steps"].take(pa.array(random.randint(0, tables["trace_steps"].num_rows, steps)))
@@ -200,7 +200,7 @@ def bench_traces(report: Report, urls: dict[str, str]) -> None:
 
 
 def bench_crossover(report: Report, url: str) -> None:
-    """From how many rows on the bulk reader pays: where the ratio falls below 1."""
+    """Find from how many rows the bulk reader is faster: where the ratio falls below 1."""
     configured = trace_store_module.BULK_ROWS
     for steps in (1_000, 2_000, 4_000, 8_000, 16_000):
         engine = sa.create_engine(url.replace("postgresql://", "postgresql+psycopg://"))

@@ -1,7 +1,7 @@
-"""Verifying a bundle of five million steps, against sha256sum of its files and one pyarrow read of them: ``make bench``.
+"""Verifying a bundle of five million steps, compared with sha256sum and one pyarrow read of its files: ``make bench``.
 
-Each candidate runs in a process of its own, so that its peak memory is its own; rounds are interleaved and the best of
-each is taken.
+Each candidate runs in a process of its own, so that its peak memory is its own. Rounds are interleaved and the best time
+of each candidate counts.
 """
 
 from __future__ import annotations
@@ -70,7 +70,7 @@ print(json.dumps([seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 
 
 
 def measured(code: str, directory: Path) -> tuple[float, int]:
-    """Seconds and peak bytes of some code in a process of its own, imports apart."""
+    """Return seconds and peak bytes of some code in a process of its own, without its imports."""
     done = subprocess.run(
         [sys.executable, "-c", TIMED, code], cwd=directory, capture_output=True, text=True, check=True, env=os.environ
     )

@@ -1,4 +1,4 @@
-"""``python -m exporttools``."""
+"""Run the command line as ``python -m exporttools``."""
 
 from exporttools.cli import main
 

@@ -16,9 +16,9 @@ HERE = Path(__file__).parent
 
 
 def refresh(path: Path) -> None:
-    """Run a notebook in an empty directory, so that no path of this machine gets into its outputs."""
+    """Run a notebook in an empty directory, so that its outputs show no path of this machine."""
     notebook = nbformat.read(path, as_version=4)
-    # There, too: the sockets by which the kernel is reached may lie in the working directory.
+    # The working directory changes too: the kernel's sockets may be created there.
     with tempfile.TemporaryDirectory() as directory, contextlib.chdir(directory):
         resources = {"metadata": {"path": directory}}
         NotebookClient(notebook, kernel_name="python3", resources=resources, config=kernel_config()).execute()
@@ -34,7 +34,7 @@ def refresh(path: Path) -> None:
 
 
 if __name__ == "__main__":
-    # The warning that the sample is read names a temporary file of the kernel's.
+    # The warning that the sample is read names a temporary file of the kernel.
     os.environ["PYTHONWARNINGS"] = "ignore:EXPORTTOOLS_DATABASE_URL:UserWarning"
     os.environ.pop("EXPORTTOOLS_DATABASE_URL", None)
     for notebook_path in sorted(HERE.glob("*.ipynb")):

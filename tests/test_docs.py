@@ -1,4 +1,4 @@
-"""The code in the docs runs and is right."""
+"""The code in the docs runs, and its comments are right."""
 
 from __future__ import annotations
 
@@ -72,6 +72,8 @@ def test_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_readme(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, sample_urls: dict[str, str], capsys: pytest.CaptureFixture[str]
 ) -> None:
+    import matplotlib.pyplot as plt
+
     monkeypatch.chdir(tmp_path)
     code = _code("README.md")[0].replace("postgresql://reader@db.internal/agents", sample_urls["postgresql"])
     names: dict[str, Any] = {}
@@ -84,10 +86,32 @@ def test_the_readme(
     assert names["fleet"].rows["runs"] == 300
     shown = capsys.readouterr().out
     assert shown == "the same rows, as far as compared\n  redacted in one of them, not compared: runs.goal\n"
+    exec(_code("README.md")[3], names)
+    plt.close("all")
+    assert names["changes"]["cause"][0].as_py() == "repeated calls"
+
+
+def test_the_pages_on_decisions_are_listed() -> None:
+    pages = {page.name for page in (ROOT / "docs" / "decisions").glob("*.md")} - {"README.md"}
+    index = (ROOT / "docs" / "decisions" / "README.md").read_text(encoding="utf-8")
+    assert {target for _, target in _links(index)} - {"../../CHANGELOG.md"} == pages
+
+
+@pytest.mark.parametrize(
+    "page", sorted(str(page.relative_to(ROOT)) for page in (*ROOT.glob("*.md"), *ROOT.glob("docs/**/*.md")))
+)
+def test_links_lead_somewhere(page: str) -> None:
+    text = (ROOT / page).read_text(encoding="utf-8")
+    assert [target for _, target in _links(text) if not (ROOT / page).parent.joinpath(target).exists()] == []
+
+
+def _links(text: str) -> list[tuple[str, str]]:
+    """The words and targets of a page's links to other files of the repository."""
+    return [(words, target) for words, target in re.findall(r"\[([^\]]+)\]\(([^)#]+)\)", text) if "://" not in target]
 
 
 def _shell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
-    """A command of a page, as a person would type it: in the directory where the bundle and the key lie."""
+    """Run a page's command as a person would, in the directory of the bundle and the key."""
     return subprocess.run(
         ["bash", "-euo", "pipefail", "-c", command], cwd=directory, capture_output=True, text=True, check=False
     )
@@ -95,7 +119,7 @@ def _shell(command: str, directory: Path) -> subprocess.CompletedProcess[str]:
 
 @pytest.fixture
 def handed_over(bundle: ExportBundle, tmp_path: Path) -> Path:
-    """A directory with what the page on verifying without exporttools begins with: a signed bundle and a public key."""
+    """A directory with what docs/verify-without-exporttools.md starts from: a signed bundle and a public key."""
     version = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=False).stdout
     if not re.match(r"OpenSSL [3-9]", version):
         pytest.skip(f"the page needs OpenSSL 3 or newer; found {version or 'none'}")
@@ -158,11 +182,12 @@ def test_the_page_on_the_format_names_every_finding_and_member(bundle: ExportBun
     assert [member for member in description if f"`{member}`" not in page] == []
 
 
-@pytest.mark.filterwarnings("ignore")  # of Dask and Spark themselves, which use what pandas and Python deprecate
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # Dask and Spark themselves use what pandas and Python deprecate
 def test_reading_a_dataset_elsewhere(
     sample_urls: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The snippets of docs/scaling.md, on a real Dask cluster and a real local Spark."""
+    """Run the snippets of docs/scaling.md on a real Dask cluster and a real local Spark."""
     distributed = pytest.importorskip("distributed")
     pytest.importorskip("dask.dataframe")
     pytest.importorskip("pyspark")

@@ -1,4 +1,4 @@
-"""Commands that ask where the money went, what is unusual, and how two runs differ."""
+"""Commands that show where the money went, what is unusual, and how two runs differ."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from exporttools.cli.application import (
     TenantOption,
     app,
     bundle_of,
+    bundle_summary,
     note,
     open_store,
     parse_time,
@@ -20,6 +21,7 @@ from exporttools.cli.application import (
 from exporttools.cli.terminal import Format
 from exporttools.errors import StoreError
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -29,20 +31,23 @@ if TYPE_CHECKING:
     from exporttools.database.store import ExportBundleStore
 
 STEPS_TO_JUDGE = 5
-"""How many steps of a type a run needs for their mean to be judged."""
+"""How many steps of a type a run needs before their mean is judged."""
 
-SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="Steps that started from this time on.")]
-UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Steps that started before this time.")]
+SinceOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only steps that started at or after this time.")]
+UntilOption = Annotated[str | None, typer.Option(metavar="TIME", help="Only steps that started before this time.")]
 
 
 @app.command()
 def cost(
     context: typer.Context,
     by: Annotated[
-        str, typer.Option("--by", metavar="COLUMN,...", help="What to split by, such as agent_id,step_type or model.")
+        str, typer.Option("--by", metavar="COLUMN,...", help="Group by these columns, such as agent_id,step_type.")
     ] = "agent_id",
     every: Annotated[
-        str | None, typer.Option(metavar="LENGTH", help="For each such period, as 1h, 1d, 1w; by one column at most.")
+        str | None,
+        typer.Option(
+            metavar="LENGTH", help="Also group by time, in periods such as 1h, 1d or 1w; --by then takes one column."
+        ),
     ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
@@ -50,13 +55,16 @@ def cost(
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Say where the money went: cents, share, tokens, steps and runs, the dearest first."""
+    """Show where the money went, most expensive first.
+
+    For each group: cost in US cents, share of the total, tokens, steps, duration and runs.
+    """
     from exporttools.analysis import cost_by, cost_over_time
     from exporttools.cli.terminal import write_rows
 
-    keys = [name.strip() for name in by.split(",") if name.strip()]
+    keys = _column_names(by)
     if every is not None and len(keys) > 1:
-        note(f"error: --every splits by one column; found --by {one_line(by, 60)}")
+        note(f"error: --every takes at most one --by column; found --by {one_line(by, 60)}")
         raise typer.Exit(FAILED)
     columns = [*keys, "timestamp", "cost_cents", "tokens", "duration_ms"]
     steps = _steps(open_store(context, database, tenant), columns, since, until)
@@ -74,34 +82,39 @@ def cost(
 def anomalies(
     context: typer.Context,
     each: Annotated[
-        str, typer.Option(metavar="run|step", help="Judge what a run's steps were like on average, or single steps.")
+        str, typer.Option(metavar="run|step", help="Judge runs by their average step, or judge single steps.")
     ] = "run",
     by: Annotated[
-        str, typer.Option("--by", metavar="COLUMN,...", help="What is compared with its like.")
+        str, typer.Option("--by", metavar="COLUMN,...", help="Compare with what has the same values in these columns.")
     ] = "agent_id,step_type",
     usual_until: Annotated[
         str | None,
-        typer.Option(metavar="TIME", help="What started before this time is what is usual; without: everything."),
+        typer.Option(metavar="TIME", help="Take the baseline from steps before this time. Default: from all steps."),
     ] = None,
     threshold: Annotated[
-        float | None, typer.Option(metavar="Z", help="The robust z-score from which on it is unusual; default 5.")
+        float | None, typer.Option(metavar="Z", help="Report robust z-scores of Z and above. Default: 5.")
     ] = None,
     since: SinceOption = None,
     until: UntilOption = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many, the most unusual.")] = 50,
+    limit: Annotated[
+        int, typer.Option("--limit", "-n", min=0, help="Show at most this many, most unusual first.")
+    ] = 50,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Say which runs, or steps, cost or took far more than is usual for their agent and step type, and why."""
+    """List runs or steps that cost or took far more than usual.
+
+    Each is compared with the baseline of its agent and step type (see --by), and the reason is given in words.
+    """
     from exporttools.analysis import anomalies, baseline, run_profiles
     from exporttools.analysis.baselines import THRESHOLD
     from exporttools.cli.terminal import write_rows
 
     if each not in ("run", "step"):
-        note(f"error: --each is {one_line(repr(each), 40)}; accepted are run and step")
+        note(f"error: --each is {one_line(repr(each), 40)}; expected run or step")
         raise typer.Exit(FAILED)
-    keys = [name.strip() for name in by.split(",") if name.strip()]
+    keys = _column_names(by)
     columns = [*keys, "step_index", "timestamp", "cost_cents", "tokens", "duration_ms"]
     steps = _steps(open_store(context, database, tenant), columns, since, until)
     until_then = parse_time(usual_until)
@@ -116,21 +129,24 @@ def anomalies(
         shown = list(judged.columns)
     write_rows(found[:limit], shown, output)
     if len(found) > limit:
-        note(f"{limit:,} of {len(found):,} shown; --limit shows more")
+        note(f"{limit:,} of {len(found):,} shown; raise --limit to see more")
     if small := len(rows) - len(found):
-        note(f"{small:,} kinds of steps had too few like them to be judged")
+        note(f"{plural(small, 'group')} of steps not judged: too few rows in the baseline")
 
 
 @app.command()
 def compare(
     context: typer.Context,
-    first: Annotated[str, typer.Argument(metavar="RUN", help="A run's id, or an incident's.")],
-    second: Annotated[str, typer.Argument(metavar="RUN", help="Another's.")],
+    first: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run or an incident.")],
+    second: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run or incident to compare with it.")],
     database: DatabaseOption = None,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Compare two runs: what the second has more of than the first, by step type; as JSON or CSV step by step."""
+    """Compare two runs by step type.
+
+    Differences are the second run (b) minus the first (a). With --format json or csv: step by step.
+    """
     from exporttools.analysis import compare_runs
     from exporttools.cli.terminal import write_rows
 
@@ -143,12 +159,15 @@ def compare(
     rows = _by_step_type(compared.to_pylist())
     write_rows(rows, list(rows[-1]), output)
     for name, bundle in zip("ab", bundles, strict=True):
-        missing = f"; missing {', '.join(bundle.missing)}" if bundle.missing else ""
-        note(f"{name}: {one_line(bundle.name, 80)}, {bundle.steps.describe()}{missing}")
+        note(f"{name}: {one_line(bundle.name, 80)}, {bundle_summary(bundle)}")
+
+
+def _column_names(by: str) -> list[str]:
+    return [name.strip() for name in by.split(",") if name.strip()]
 
 
 def _by_step_type(compared: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Steps, cents, tokens and seconds of both runs and their differences, the greatest difference in cost first."""
+    """Return steps, US cents, tokens and seconds of both runs by step type, greatest difference in cost first."""
     total: dict[str, Any] = dict.fromkeys(_COMPARED, 0)
     sums: dict[str, dict[str, Any]] = {}
     for step in compared:
@@ -177,7 +196,7 @@ _COMPARED = (
 def _steps(
     store: ExportBundleStore, columns: Sequence[str], since: str | None, until: str | None
 ) -> duckdb.DuckDBPyRelation:
-    """The fleet's steps as a table of DuckDB's, which goes to disk where memory ends."""
+    """Load the fleet's steps into a DuckDB table, which spills to disk when memory runs out."""
     import duckdb
 
     wanted = list(dict.fromkeys(["tenant_id", "run_id", "trace_id", "agent_id", *columns]))

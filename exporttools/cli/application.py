@@ -1,4 +1,4 @@
-"""What all commands share: the application, its options, the store they read, notes and times."""
+"""What all commands share: the application, common options, the store they read, notes and times."""
 
 from __future__ import annotations
 
@@ -19,10 +19,11 @@ if TYPE_CHECKING:
     from exporttools.records.export_bundle import ExportBundle
 
 NO, FAILED = 1, 2
+"""Exit codes: the answer is no; wrong usage or environment."""
 
 
 class _Commands(TyperGroup):
-    """Turns our errors into one line on standard error and exit code 2."""
+    """Turn our errors into one line on standard error and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
@@ -41,16 +42,16 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 
+DATABASE_HELP = "The database: postgresql://..., sqlite:///file, or the path of an SQLite file."
+
 DatabaseOption = Annotated[
     str | None,
-    typer.Option(
-        "--database", "-d", metavar="URL", help="postgresql://..., sqlite:///file or the path of an SQLite file."
-    ),
+    typer.Option("--database", "-d", metavar="URL", help=DATABASE_HELP),
 ]
 TenantOption = Annotated[
-    str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read this tenant's rows only.")
+    str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read only this tenant's rows.")
 ]
-FormatOption = Annotated[Format, typer.Option("--format", "-f", help="How to write the result.")]
+FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 
 
 def _print_version(wanted: bool) -> None:
@@ -71,12 +72,12 @@ def root(
             "-d",
             metavar="URL",
             envvar="EXPORTTOOLS_DATABASE_URL",
-            help="postgresql://..., sqlite:///file or the path of an SQLite file. Without: an embedded sample.",
+            help=f"{DATABASE_HELP} Default: the embedded sample.",
         ),
     ] = None,
     tenant: TenantOption = None,
     _version: Annotated[
-        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Say the version.")
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """What happened in an AI agent's run, what did it cost, and can you prove it?"""  # noqa: D400
@@ -84,35 +85,42 @@ def root(
 
 
 def note(text: str) -> None:
-    """A line for people, on standard error."""
+    """Write a line for people to standard error."""
     typer.echo(text, err=True)
 
 
 def database_url(context: typer.Context, database: str | None) -> str:
-    """The database that a command reads: the one named, or else the embedded sample."""
+    """Return the URL of the database to read: the one given, or else the embedded sample."""
     from exporttools.database.embedded import default_database_url
 
     return database or context.obj["database"] or default_database_url()[0]
 
 
 def open_store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
-    """The store that a command reads; where no database is named, that is said."""
+    """Open the store that a command reads. Without a database it is the embedded sample, and a note says so."""
     from exporttools.database.store import ExportBundleStore
 
     if not (database or context.obj["database"]):
-        note("reading the embedded sample, a made-up fleet; name yours by --database or EXPORTTOOLS_DATABASE_URL")
+        note(
+            "reading the embedded sample, a made-up fleet; give --database or set EXPORTTOOLS_DATABASE_URL to read yours"
+        )
     return ExportBundleStore(database_url(context, database), tenant_id=tenant or context.obj["tenant"])
 
 
 def bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:
-    """The bundle of an incident, or else of a run, of that id; exit code 1 where there is neither."""
+    """Return the bundle of the incident, or else the run, with this id. Exit with code 1 if there is neither."""
     bundle = store.get_export_bundle(identifier) or store.get_export_bundle(run_id=identifier)
     if bundle is None:
-        note(f"no incident and no run has the id {one_line(repr(identifier))}")
+        note(f"no incident or run has the id {one_line(repr(identifier))}")
         raise typer.Exit(NO)
     return bundle
 
 
+def bundle_summary(bundle: ExportBundle) -> str:
+    """Describe a bundle in one line: its steps, their totals, and any missing parts."""
+    return bundle.steps.describe() + (f"; missing: {', '.join(bundle.missing)}" if bundle.missing else "")
+
+
 def parse_time(text: str | None) -> dt.datetime | None:
-    """A time as typed, where one was."""
+    """Parse an option's time, or return None if the option was not given."""
     return None if text is None else times.parse_time(text)

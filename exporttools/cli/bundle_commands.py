@@ -16,51 +16,58 @@ from exporttools.cli.application import (
     TenantOption,
     app,
     bundle_of,
+    bundle_summary,
     note,
     open_store,
 )
 from exporttools.cli.terminal import Format
 from exporttools.errors import ConfigError
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 PASSPHRASE = "EXPORTTOOLS_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
-"""The environment variable that a signing key's passphrase is taken from."""
+"""The environment variable that holds a signing key's passphrase."""
 
 
 @app.command()
 def bundle(
     context: typer.Context,
-    identifier: Annotated[str, typer.Argument(metavar="ID", help="An incident's id, or a run's.")],
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The id of an incident or a run.")],
     path: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Where to write; must not exist. Default: ID.bundle here, or ID.bundle.zip."
+            "--output",
+            "-o",
+            help="Where to write; must not exist yet. Default: ID.bundle, or ID.bundle.zip with --zip.",
         ),
     ] = None,
     sign_key: Annotated[
         Path | None,
         typer.Option(
             "--sign-key",
-            metavar="PEM",
-            help=f"Sign with this Ed25519 private key. Its passphrase is asked for, or taken from {PASSPHRASE}.",
+            metavar="KEY",
+            help=f"Sign with this Ed25519 private key. Its passphrase is read from {PASSPHRASE}, or asked for.",
         ),
     ] = None,
-    archive: Annotated[bool, typer.Option("--zip", help="Write one zip file instead of a directory.")] = False,
+    archive: Annotated[bool, typer.Option("--zip", help="Write a single zip file instead of a directory.")] = False,
     redact: Annotated[
         list[str] | None,
-        typer.Option(metavar="COLUMN", help="Replace this text column by NULL, such as goal; may be repeated."),
+        typer.Option(metavar="COLUMN", help="Replace the text in this column, such as goal, by NULL; repeatable."),
     ] = None,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
 ) -> None:
-    """Save an incident with its run, trace and steps as files that a stranger can verify."""
+    """Save an incident as files that anyone can verify.
+
+    Writes the incident with its run, trace and steps. Given a run's id, the run without an incident.
+    """
     from exporttools.bundle import load_signing_key, write_bundle
 
     key = load_signing_key(sign_key, passphrase=lambda: _passphrase(f"passphrase of {sign_key}")) if sign_key else None
     found = bundle_of(open_store(context, database, tenant), identifier).redact(*(redact or ()))
     target = path or Path(f"{found.file_name}.bundle{'.zip' if archive else ''}")
     written = write_bundle(found, target, signing_key=key, archive=archive)
-    note(f"{found.steps.describe()}" + (f"; missing: {', '.join(found.missing)}" if found.missing else ""))
+    note(bundle_summary(found))
     if found.redacted:
         note(f"redacted: {one_line(', '.join(found.redacted))}")
     note(f"content digest sha256:{found.content_digest}")
@@ -74,16 +81,17 @@ def verify(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Bundles: directories or zip files.")],
     trusted_key: Annotated[
         list[Path] | None,
-        typer.Option(metavar="PEM", help="A public key that you trust; may be repeated. Nothing else is trusted."),
+        typer.Option(metavar="KEY.pub", help="A public key that you trust; repeatable. No other key is trusted."),
     ] = None,
     require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Fail what none of the trusted keys signed.")
+        bool, typer.Option("--require-signature", help="Fail bundles that none of your trusted keys signed.")
     ] = False,
     output: FormatOption = Format.table,
 ) -> None:
-    """Verify bundles: files against digests, rows against what the bundle says, the signature against your keys.
+    """Verify bundles: their files, their rows and their signatures.
 
-    Exit code 0: as it says; 1: not; 2: no bundle, or no key.
+    Checks files against their digests, rows against the bundle's description, the signature against your keys.
+    Exit codes: 0, verified; 1, not verified; 2, not a bundle or not a key.
     """
     from exporttools.bundle import verify_bundle
     from exporttools.cli.terminal import write_json, write_rows
@@ -101,7 +109,8 @@ def verify(
     others = sum(v.ok and not v.authentic for v in verifications)
     if trusted and others:
         note(
-            f"{others} of {len(verifications)} intact, but signed by none of your keys; --require-signature fails such"
+            f"{others} of {plural(len(verifications), 'bundle')} intact, but not signed by one of your trusted keys; "
+            "--require-signature makes that a failure"
         )
     if not all(verifications):
         raise typer.Exit(NO)
@@ -109,13 +118,20 @@ def verify(
 
 @app.command()
 def keygen(
-    path: Annotated[Path, typer.Argument(metavar="PATH", help="Where to write; the public key goes to PATH.pub.")],
+    path: Annotated[
+        Path, typer.Argument(metavar="PATH", help="Where to write the private key; the public key goes to PATH.pub.")
+    ],
     passphrase: Annotated[
         bool,
-        typer.Option("--passphrase", help=f"Protect the private key by a passphrase, asked for or from {PASSPHRASE}."),
+        typer.Option(
+            "--passphrase", help=f"Encrypt the private key with a passphrase, read from {PASSPHRASE} or asked for."
+        ),
     ] = False,
 ) -> None:
-    """Make an Ed25519 key pair to sign bundles with. Keep PATH secret; hand PATH.pub to whoever verifies."""
+    """Make an Ed25519 key pair for signing bundles.
+
+    Keep PATH secret; give PATH.pub to whoever verifies.
+    """
     from exporttools.bundle import write_key_pair
 
     secret = _passphrase("passphrase for the new key", confirm=True) if passphrase else None
@@ -126,10 +142,10 @@ def keygen(
 
 
 def _passphrase(prompt: str, *, confirm: bool = False) -> str:
-    """From the environment, or else from the person at the terminal; never echoed."""
+    """Read a passphrase from the environment, or else ask for it at the terminal without echo."""
     if from_environment := os.environ.get(PASSPHRASE):
         return from_environment
     if not sys.stdin.isatty():
-        raise ConfigError(f"the {prompt} is needed; set {PASSPHRASE}, or run on a terminal to be asked")
+        raise ConfigError(f"the {prompt} is needed; set {PASSPHRASE}, or run in a terminal to be asked for it")
     answer: str = typer.prompt(one_line(prompt), hide_input=True, confirmation_prompt=confirm, err=True)
     return answer

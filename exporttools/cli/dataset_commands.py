@@ -1,4 +1,4 @@
-"""Commands that export the fleet and read what was exported."""
+"""Commands that export the fleet and read an exported dataset."""
 
 from __future__ import annotations
 
@@ -35,34 +35,43 @@ DASK_TIMEOUT_S = 10
 def export(
     context: typer.Context,
     destination: Annotated[
-        str, typer.Argument(metavar="DEST", help="A directory, or s3://bucket/prefix; made, or brought up to date.")
+        str, typer.Argument(metavar="DEST", help="A directory or s3://bucket/prefix; created, or brought up to date.")
     ],
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Runs that started from this time on.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Runs that started before this time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only runs that started at or after this time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only runs that started before this time.")] = None,
     window: Annotated[
-        str, typer.Option(metavar="LENGTH", help="How much to read and commit at once, such as 1d, 7d, 1h.")
+        str, typer.Option(metavar="LENGTH", help="How much time to read and commit at once, such as 1h, 1d or 7d.")
     ] = "1d",
     settle: Annotated[
-        str, typer.Option(metavar="LENGTH", help="How long after its end a window is still read again.")
+        str, typer.Option(metavar="LENGTH", help="How long a window must be over before later exports skip it.")
     ] = "1h",
-    jobs: Annotated[int | None, typer.Option("--jobs", "-j", min=1, help="How many windows at once.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option("--jobs", "-j", min=1, help="How many windows to export at a time.")
+    ] = None,
     dask: Annotated[
         str | None,
-        typer.Option("--dask", metavar="ADDRESS", help="Export on this Dask cluster, such as tcp://host:8786."),
+        typer.Option(
+            "--dask", metavar="ADDRESS", help="Export on the Dask cluster with this scheduler, such as tcp://host:8786."
+        ),
     ] = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be exported; write nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Export the fleet as a partitioned Parquet dataset, window by window; run it again to resume or bring up to date."""
+    """Export the fleet as a partitioned Parquet dataset.
+
+    Reads and commits one window of time after another. Run it again to resume, or to bring the dataset up to date.
+    """
     from contextlib import ExitStack
 
     from exporttools.cli.terminal import write_json, write_rows
     from exporttools.export import export_dataset, plan_export
 
     if output is Format.csv and not dry_run:
-        note("error: --format csv is for --dry-run; accepted here are table and json")
+        note("error: --format csv needs --dry-run; without it, use table or json")
         raise typer.Exit(FAILED)
     store = open_store(context, database, tenant)
     asked: dict[str, Any] = {"since": parse_time(since), "until": parse_time(until), "window": window}
@@ -91,7 +100,6 @@ def export(
 
 @contextmanager
 def _dask_executor(address: str) -> Iterator[Executor]:
-
     try:
         from distributed import Client
     except ImportError as error:
@@ -106,22 +114,30 @@ def _dask_executor(address: str) -> Iterator[Executor]:
 
 @app.command()
 def dataset(
-    destination: Annotated[str, typer.Argument(metavar="DEST", help="As it was given to export.")],
+    destination: Annotated[str, typer.Argument(metavar="DEST", help="The dataset, as given to export.")],
     as_of: Annotated[
-        int | None, typer.Option("--as-of", metavar="N", help="As of manifest N; without: the newest.")
+        int | None, typer.Option("--as-of", metavar="N", help="Read the dataset as of manifest N. Default: the newest.")
     ] = None,
     verify_rows: Annotated[
-        bool, typer.Option("--verify", help="Hold every file and row against the manifest; exit code 1 if any differs.")
+        bool, typer.Option("--verify", help="Check all files and rows against the manifest; exit code 1 if any differ.")
     ] = False,
     query: Annotated[
-        str | None, typer.Option("--sql", metavar="QUERY", help="Over incidents, runs, traces, trace_steps and ledger.")
+        str | None,
+        typer.Option(
+            "--sql", metavar="QUERY", help="Query incidents, runs, traces, trace_steps and ledger with DuckDB."
+        ),
     ] = None,
     compact: Annotated[
-        str | None, typer.Option("--compact", metavar="LENGTH", help="Merge the files of windows within this length.")
+        str | None,
+        typer.Option(
+            "--compact",
+            metavar="LENGTH",
+            help="Merge the files of shorter windows into windows of this length, such as 1d.",
+        ),
     ] = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Say what an exported dataset holds; verify it, ask it in SQL, or merge its small files."""
+    """Describe an exported dataset; verify, query or compact it."""
     from exporttools.cli.terminal import write_json, write_rows
     from exporttools.dataset import open_dataset
 
@@ -135,8 +151,8 @@ def dataset(
         try:
             answer = found.sql(query).arrow().read_all()
         except duckdb.Error as error:
-            raise ConfigError(f"the query is none: {one_line(error, 600)}") from error
-        write_rows(answer.to_pylist(), answer.column_names, output)
+            raise ConfigError(f"DuckDB cannot run this query: {one_line(error, 600)}") from error
+        write_rows(answer.to_pylist(), answer.column_names, output, verbatim=True)
     elif verify_rows:
         verification = found.verify()
         if output is Format.json:

@@ -1,4 +1,4 @@
-"""The demo: one incident of the embedded sample, from the database to a proof, with everything left to look at."""
+"""The demo: one incident of the embedded sample, from the database to a proof, with every file kept for a look."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def run_demo(output: Path) -> None:
     Parameters
     ----------
     output : Path
-        A directory to make; where it exists, the next free name with a number is taken.
+        A directory to create; if it exists, the first free name with a number.
     """
     database = embedded_database()
     store = ExportBundleStore(database)
@@ -36,7 +36,7 @@ def run_demo(output: Path) -> None:
     bundle = store.get_export_bundle(worst.id)
     if bundle is None:
         raise ExportToolsError(
-            f"{database}: incident {worst.id!r} vanished between two reads; delete the file and try again"
+            f"{database}: incident {worst.id!r} is listed but cannot be read; the sample is damaged, reinstall exporttools"
         )
     output = _make_new(output)
 
@@ -63,24 +63,24 @@ def run_demo(output: Path) -> None:
     except MissingExtra as missing:
         typer.echo(f"SKIPPED: the notebook was not run. {missing}", err=True)
 
-    write_heading("what lies where")
+    write_heading("the files")
     for name, place in {**made, "database": database}.items():
         typer.echo(f"  {name:<9} {one_line(place)}")
-    write_heading("what to type next")
+    write_heading("what to try next")
     command = "exporttools" if shutil.which("exporttools") else one_line(sys.argv[0])
     for line, meaning in (
-        (f"{command} incidents", "the sample's eight incidents"),
-        (f"{command} show inc-0000-2", "another of them"),
-        (f"{command} verify {one_line(path)}{_trusting(key, output)}", "the proof once more"),
-        (f"(cd {one_line(path)} && sha256sum -c manifest-sha256.txt)", "its files without exporttools"),
-        (f"{command} --database postgresql://... incidents", "your own database"),
-        (f"{command} lab", "JupyterLab on the notebooks"),
+        (f"{command} incidents", "list the sample's eight incidents"),
+        (f"{command} show inc-0000-2", "show another one"),
+        (f"{command} verify {one_line(path)}{_trusting(key, output)}", "verify the bundle again"),
+        (f"(cd {one_line(path)} && sha256sum -c manifest-sha256.txt)", "check its files without exporttools"),
+        (f"{command} --database postgresql://... incidents", "read your own database"),
+        (f"{command} lab", "open JupyterLab on the notebooks"),
     ):
         typer.echo(f"  {line}\n      {meaning}")
 
 
 def _make_key(path: Path) -> SigningKey | None:
-    """A key of the demo's own; None where signing is not installed."""
+    """Make a key for the demo, or return None if the sign extra is not installed."""
     try:
         return write_key_pair(path)
     except MissingExtra as missing:
@@ -102,7 +102,7 @@ def _draw(bundle: ExportBundle, path: Path) -> Path:
 
 
 def _make_new(wanted: Path) -> Path:
-    """The directory, newly made; what an earlier demo left stays."""
+    """Create the directory under the first free name, so that an earlier demo's files stay."""
     for number in count(1):
         path = wanted if number == 1 else wanted.with_name(f"{wanted.name}-{number}")
         try:

@@ -1,4 +1,4 @@
-"""Commands that look at incidents in a database."""
+"""Commands that list and show incidents."""
 
 from __future__ import annotations
 
@@ -23,18 +23,22 @@ from exporttools.cli.terminal import Format
 def incidents(
     context: typer.Context,
     severity: Annotated[
-        list[str] | None, typer.Option("--severity", "-s", help="Only of this severity; may be repeated.")
+        list[str] | None, typer.Option("--severity", "-s", help="Only incidents of this severity; repeatable.")
     ] = None,
     since: Annotated[
-        str | None, typer.Option(metavar="TIME", help="From this time on, such as 2026-10-05 or 2026-10-05T14:00Z.")
+        str | None,
+        typer.Option(
+            metavar="TIME",
+            help="Only incidents created at or after this time, such as 2026-10-05 or 2026-10-05T14:00Z.",
+        ),
     ] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Before this time.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="At most so many, the newest.")] = 50,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only incidents created before this time.")] = None,
+    limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Show at most this many, newest first.")] = 50,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """List incidents, the newest first."""
+    """List incidents, newest first."""
     from exporttools.cli.terminal import write_rows
 
     store = open_store(context, database, tenant)
@@ -46,20 +50,20 @@ def incidents(
         columns = ["id", "created_at", "severity", "violation_type", "tenant_id", "source_run_id", "policy_name"]
     write_rows([incident.to_dict() for incident in found], columns, output)
     if found.truncated:
-        note(f"{found.describe()}; --limit shows more")
+        note(f"{found.describe()}; raise --limit to see more")
 
 
 @app.command()
 def show(
     context: typer.Context,
-    identifier: Annotated[str, typer.Argument(metavar="ID", help="An incident's id, or a run's.")],
+    identifier: Annotated[str, typer.Argument(metavar="ID", help="The id of an incident or a run.")],
     database: DatabaseOption = None,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
-    """Show an incident: its run, what it cost by step type, and the steps around the violation.
+    """Show an incident: its run, its cost, and where it went wrong.
 
-    As JSON: everything with all steps; as CSV: all steps.
+    With --format json: everything, with all steps. With --format csv: all steps.
     """
     from exporttools.cli.overview import write_overview
 

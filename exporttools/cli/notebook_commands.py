@@ -1,4 +1,4 @@
-"""Commands that run notebooks."""
+"""The command that opens the notebooks."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Annotated
 
 import typer
 
-from exporttools.cli.application import (
-    DatabaseOption,
-    app,
-)
+from exporttools.cli.application import DatabaseOption, app
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
 def lab(
     context: typer.Context,
     directory: Annotated[
-        Path, typer.Option("--directory", help="Where to work; the notebooks are copied there, existing ones kept.")
+        Path, typer.Option("--directory", help="Copy the notebooks here; those that exist already are kept.")
     ] = Path("exporttools-notebooks"),
     database: DatabaseOption = None,
 ) -> None:
-    """Open JupyterLab on the notebooks, with the database set. Further arguments go to JupyterLab."""
+    """Open JupyterLab on copies of the notebooks.
+
+    The notebooks read the database given here. Further arguments are passed to JupyterLab.
+    """
     from exporttools.report.notebook import copy_notebooks, require_lab
 
     require_lab("JupyterLab")

@@ -1,4 +1,4 @@
-"""One incident at a glance, on the terminal: what it is, what its run cost, and where it went wrong."""
+"""One incident on the terminal: what happened, what its run cost, and where it went wrong."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.statuses import failed_steps
 
 STEPS_AROUND = 3
-"""How many steps are shown before and after the violation."""
+"""How many steps to show before and after the violation."""
 
 
 def write_overview(bundle: ExportBundle, output: Format) -> None:
-    """A bundle to standard output: for people its parts, costs and violation; as JSON everything; as CSV the steps."""
+    """Write a bundle to standard output: as a table its parts, cost and violation; as JSON everything; as CSV its steps."""
     columns = list(bundle.steps.schema.names)
     if output is Format.csv:
         write_rows(bundle.steps.to_arrow().to_pylist(), columns, output)
@@ -43,7 +43,7 @@ def _write_for_people(bundle: ExportBundle) -> None:
             write_heading(f"{name} {fields.pop('id', None) or fields.pop('run_id', None)}")
             write_fields(fields)
     if bundle.trace is not None:
-        others = f" (one of the run's {bundle.trace_count})" if bundle.trace_count > 1 else ""
+        others = f" (one of the run's {bundle.trace_count} traces)" if bundle.trace_count > 1 else ""
         write_heading(f"trace {bundle.trace.trace_id}{others}")
     if len(bundle.steps):
         write_fields(bundle.totals)
@@ -55,7 +55,7 @@ def _write_for_people(bundle: ExportBundle) -> None:
 
 
 def _write_violation(bundle: ExportBundle) -> None:
-    """The steps around the violation, or else around the first failed step."""
+    """Write the steps around the violation, or else around the first failed step."""
     steps = bundle.steps.to_arrow()
     at = bundle.trace and bundle.trace.violation_step_index
     row = -1 if at is None else pc.index(steps["step_index"], pa.scalar(at, pa.int64())).as_py()
@@ -74,7 +74,7 @@ def _write_violation(bundle: ExportBundle) -> None:
 
 
 def by_step_type(bundle: ExportBundle) -> list[dict[str, Any]]:
-    """Steps, failed steps, tokens, cost and duration by step type, the dearest first."""
+    """Return steps, failed steps, tokens, cost and duration by step type, most expensive first."""
     steps = bundle.steps.to_arrow()
     steps = steps.append_column("failed", failed_steps(steps["status"]).cast(pa.int64()))
     sums = ("failed", "tokens", "cost_cents", "duration_ms")

@@ -20,6 +20,7 @@ from exporttools.cli.application import (
     parse_time,
 )
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 
 @app.command()
@@ -27,29 +28,36 @@ def report(
     context: typer.Context,
     identifier: Annotated[
         str | None,
-        typer.Argument(metavar="INCIDENT", help="An incident's id. Without: all from --since until --until."),
+        typer.Argument(
+            metavar="INCIDENT", help="The id of an incident. Omit it to report on a period: --since, --until."
+        ),
     ] = None,
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="The page, default INCIDENT.html; of a period: a directory, default reports."
+            "--output",
+            "-o",
+            help="The page to write, default INCIDENT.html; for a period, the directory, default reports.",
         ),
     ] = None,
-    since: Annotated[str | None, typer.Option(metavar="TIME", help="Incidents recorded from this time on.")] = None,
-    until: Annotated[str | None, typer.Option(metavar="TIME", help="Incidents recorded before this time.")] = None,
+    since: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Only incidents created at or after this time.")
+    ] = None,
+    until: Annotated[str | None, typer.Option(metavar="TIME", help="Only incidents created before this time.")] = None,
     database: DatabaseOption = None,
     tenant: TenantOption = None,
 ) -> None:
-    """Investigate an incident and write one HTML page, to read, print and send; or one for each of a period, and an index.
+    """Write the investigation of an incident as one HTML page.
 
-    The pages have no script, need no network, and say at their foot how to check them. A page that is there is replaced.
+    For a period: one page per incident, and an index. Pages have no script and need no network; their footer says
+    how to check them. Existing pages are replaced.
     """
     from exporttools.records.export_bundle import ExportBundle
     from exporttools.report.writing import write_report, write_reports
 
     period = since is not None or until is not None
     if (identifier is None) != period:
-        note("error: give either an incident or a period, by --since or --until")
+        note("error: give either an INCIDENT or a period (--since, --until)")
         raise typer.Exit(FAILED)
     store = open_store(context, database, tenant)
     url = database_url(context, database)
@@ -71,5 +79,5 @@ def report(
         note(f"{one_line(outcome.incident.id, 80)}: {outcome.verdict}")
     typer.echo(directory / "index.html")
     if failed:
-        note(f"{len(failed):,} of {len(outcomes):,} incidents have no report")
+        note(f"no report for {len(failed):,} of {plural(len(outcomes), 'incident')}")
         raise typer.Exit(NO)

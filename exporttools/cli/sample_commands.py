@@ -1,4 +1,4 @@
-"""Commands that show what exporttools does, on made-up data."""
+"""Commands that make up data and show what exporttools does with it."""
 
 from __future__ import annotations
 
@@ -8,20 +8,16 @@ from typing import Annotated
 
 import typer
 
-from exporttools.cli.application import (
-    FAILED,
-    app,
-    note,
-)
+from exporttools.cli.application import FAILED, app, note
 
 
 @app.command()
 def demo(
-    output: Annotated[Path, typer.Option("--output", "-o", help="Where to put the results; a new directory.")] = Path(
-        "demo-output"
-    ),
+    output: Annotated[
+        Path, typer.Option("--output", "-o", help="A new directory for the results; if it exists, a number is added.")
+    ] = Path("demo-output"),
 ) -> None:
-    """Show what exporttools does, on the embedded sample: takes the worst incident from database to proof."""
+    """Take an incident of the embedded sample from database to proof."""
     from exporttools.cli.demo import run_demo
 
     run_demo(output)
@@ -29,18 +25,22 @@ def demo(
 
 @app.command()
 def sample(
-    runs: Annotated[
-        int, typer.Option("--runs", min=1, help="How many runs to make up; each has about 50 steps.")
-    ] = 300,
-    seed: Annotated[int, typer.Option("--seed", min=0, help="Another seed, another fleet.")] = 7,
+    runs: Annotated[int, typer.Option("--runs", min=1, help="How many runs to make up, of about 50 steps each.")] = 300,
+    seed: Annotated[
+        int, typer.Option("--seed", min=0, help="The random seed; the same seed makes the same fleet.")
+    ] = 7,
     into: Annotated[
-        str | None, typer.Option("--into", metavar="URL", help="Fill this SQLite or PostgreSQL database.")
+        str | None,
+        typer.Option("--into", metavar="URL", help="Load the fleet into this SQLite or PostgreSQL database."),
     ] = None,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Write Parquet files into this directory.")
+        Path | None, typer.Option("--output", "-o", help="Write the fleet as Parquet files into this directory.")
     ] = None,
 ) -> None:
-    """Make up a fleet of agents with eight planted incidents for every 300 runs, the same for the same seed."""
+    """Make up a fleet of agents with planted incidents.
+
+    Eight incidents are planted in every 300 runs.
+    """
     from exporttools.sample import load_sample, write_sample
 
     if (into is None) == (output is None):

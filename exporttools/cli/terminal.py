@@ -24,8 +24,10 @@ class Format(StrEnum):
     csv = "csv"
 
 
-def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Format) -> None:
-    """Rows to standard output.
+def write_rows(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Format, *, verbatim: bool = False
+) -> None:
+    """Write rows to standard output.
 
     Parameters
     ----------
@@ -33,7 +35,9 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
         Each has `columns`.
     columns : sequence of str
     output : Format
-        ``json`` is one array of objects; ``csv`` has a header and cells that no spreadsheet takes for a formula.
+        ``json`` is one array of objects; ``csv`` has a header, and cells that a spreadsheet never reads as a formula.
+    verbatim : bool
+        Head a table with the names in `columns` as they are: for a query whose author named them.
     """
     if output is Format.json:
         write_json([{column: row[column] for column in columns} for row in rows])
@@ -42,11 +46,11 @@ def write_rows(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output
         writer.writerow(columns)
         writer.writerows([_csv_cell(row[column]) for column in columns] for row in rows)
     else:
-        write_table(rows, columns)
+        write_table(rows, columns, verbatim=verbatim)
 
 
 def write_json(value: Any) -> None:
-    """A value to standard output; times in ISO 8601, all text in ASCII escapes, so that no control code gets out."""
+    """Write a value to standard output: times in ISO 8601, text in ASCII with escapes, so that no control code gets out."""
     json.dump(value, sys.stdout, indent=2, ensure_ascii=True, allow_nan=False, default=_json_value)
     sys.stdout.write("\n")
 
@@ -54,7 +58,7 @@ def write_json(value: Any) -> None:
 def _json_value(value: Any) -> str:
     if isinstance(value, dt.datetime):
         return value.isoformat()
-    raise TypeError(f"{type(value).__name__} is no JSON value")
+    raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
 def _csv_cell(value: Any) -> Any:
@@ -63,14 +67,17 @@ def _csv_cell(value: Any) -> Any:
     return csv_text(value) if isinstance(value, str) else value
 
 
-def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, highlight: int | None = None) -> None:
-    """A table for people. A terminal's width shortens what does not fit, never the first column; a pipe gets all.
+def write_table(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, highlight: int | None = None, verbatim: bool = False
+) -> None:
+    """Write a table for people. On a terminal, cells are shortened to its width; a pipe gets them whole.
 
     Parameters
     ----------
-    rows, columns
+    rows, columns, verbatim
+        As for :func:`write_rows`.
     highlight : int, optional
-        The index of a row to set off.
+        The index of a row to highlight.
     """
     from rich import box
     from rich.table import Table
@@ -80,7 +87,7 @@ def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, hi
     numeric = {column for column in columns if any(_is_number(row[column]) for row in rows)}
     for i, column in enumerate(columns):
         table.add_column(
-            Text(column),
+            Text(column if verbatim else label(column)),
             justify="right" if column in numeric else "left",
             no_wrap=True,
             overflow="fold" if i == 0 else "ellipsis",
@@ -92,22 +99,36 @@ def write_table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, hi
 
 
 def write_heading(text: str) -> None:
-    """A heading to standard output."""
+    """Write a heading to standard output."""
     from rich.text import Text
 
     _console().print(Text(one_line(text, 300), style="bold"))
 
 
 def write_fields(fields: Mapping[str, Any]) -> None:
-    """Names and values, one a line; what is NULL is left out."""
-    width = max((len(name) for name in fields), default=0)
+    """Write one line per field, its name and value; NULLs are left out."""
+    width = max((len(label(name)) for name in fields), default=0)
     for name, value in fields.items():
         if value is not None:
-            sys.stdout.write(f"  {name:<{width}}  {cell(value, 300)}\n")
+            sys.stdout.write(f"  {label(name):<{width}}  {cell(value, 300)}\n")
+
+
+def label(column: str) -> str:
+    """Return a column's name for people: unchanged, except that money is in US cents.
+
+    Examples
+    --------
+    >>> label("step_type"), label("total_cost_cents"), label("cost_cents_per_run")
+    ('step_type', 'total US cents', 'US cents per run')
+    """
+    words = column.split("_")
+    if "cents" not in words:
+        return column
+    return " ".join("US cents" if word == "cents" else word for word in words if word != "cost")
 
 
 def cell(value: Any, width: int = 120) -> str:
-    """A value as one line of text.
+    """Return a value as one line of text.
 
     Examples
     --------
@@ -130,6 +151,6 @@ def _is_number(value: Any) -> bool:
 def _console() -> Console:
     from rich.console import Console
 
-    # A pipe has no width to fit: what follows it gets whole lines.
+    # A pipe has no width: what reads it gets whole lines.
     width = None if sys.stdout.isatty() else 10_000
     return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)

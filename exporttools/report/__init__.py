@@ -1,4 +1,4 @@
-"""An incident as one HTML page: the investigation notebook, executed, its code left out. The only room that runs notebooks."""
+"""An incident as one HTML page: the investigation notebook, executed, without its code. The only room that runs notebooks."""
 
 from exporttools.report.writing import ReportOutcome, write_report, write_reports
 

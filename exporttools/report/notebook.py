@@ -1,4 +1,4 @@
-"""Running a notebook that ships with the package. The only room that knows papermill."""
+"""Run the notebooks that ship with the package. The only module that knows papermill."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
     name : str
         The notebook's name without ``.ipynb``.
     output : Path
-        Where to save; its directory is where the notebook runs.
+        Where to save it; the notebook runs in that directory.
     parameters : mapping
         Values for the cell tagged ``parameters``.
     progress : bool
@@ -40,7 +40,7 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
     MissingExtra
         The ``lab`` extra is not installed.
     papermill.PapermillExecutionError
-        A cell failed; what ran so far is saved.
+        A cell failed; the notebook is saved up to there.
     """
     require_lab("running a notebook")
     import papermill
@@ -58,19 +58,19 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
 
 
 def kernel_config() -> Config:
-    """How to talk to a kernel: by sockets that only this user's processes can reach. Windows has no such sockets."""
+    """Return a config that reaches kernels over sockets private to this user. Windows has no such sockets."""
     from traitlets.config import Config
 
     return Config(KernelManager={} if os.name == "nt" else {"transport": "ipc"})
 
 
 def copy_notebooks(directory: Path) -> list[Path]:
-    """Copy the notebooks that ship with the package into a directory; those that are there are left as they are.
+    """Copy the notebooks that ship with the package into a directory. Files that exist there are left as they are.
 
     Returns
     -------
     list of Path
-        The notebooks in the directory.
+        The notebooks in the directory, copied now or there before.
     """
     directory.mkdir(parents=True, exist_ok=True)
     copies = []
@@ -83,7 +83,7 @@ def copy_notebooks(directory: Path) -> list[Path]:
 
 
 def require_lab(purpose: str) -> None:
-    """Raise where the ``lab`` extra is not installed.
+    """Raise if the ``lab`` extra is not installed.
 
     Raises
     ------

@@ -1,8 +1,8 @@
-"""An incident as one HTML page: the investigation notebook, executed, its code left out, and the proof at its foot.
+"""An incident as one HTML page: the investigation notebook, executed, without its code, and the proof in the footer.
 
-The page has no script and asks no network for anything: images are inside it, and its Content-Security-Policy forbids
-the rest. The notebook is run by ``notebook.py``; nbconvert and Jinja are known here alone. Whatever a page says of the
-bundle is told by the bundle that the notebook wrote, as read again and verified, not by the notebook.
+The page has no script and needs no network: images are embedded, and its Content-Security-Policy forbids the rest.
+``notebook.py`` runs the notebook; only this module knows nbconvert and Jinja. What a page says about the bundle comes
+from the bundle that the notebook wrote, read back and verified, not from the notebook.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.snapshots import IncidentSnapshot
 from exporttools.report.notebook import require_lab, run_notebook
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 from exporttools.version import __version__
 
 NOTEBOOK = "investigate_incident"
@@ -32,7 +33,7 @@ NOTEBOOK = "investigate_incident"
 _TEMPLATES = Path(__file__).parent / "templates"
 _DATABASE = "EXPORTTOOLS_REPORT_DATABASE"
 _NUMBER = re.compile(r"<(t[dh])([^<>]*)>([-+]?\d[-+\d.,e]*|\d{4}-\d\d-\d\d \d\d:\d\d:\d\d[\d.]*)(\+00:00)?</\1>")
-_NAME_BYTES = 200  # most file systems take 255 for a name; the rest is for a number, the suffix and a partial's
+_NAME_BYTES = 200  # most file systems allow 255 a name; the rest is for a number, the suffix and the temporary name
 
 
 def write_report(
@@ -43,17 +44,17 @@ def write_report(
     tenant_id: str | None = None,
     progress: bool = False,
 ) -> Path:
-    """Investigate an incident and write what was found as one self-contained HTML page.
+    """Investigate an incident and write the result as one self-contained HTML page.
 
     Parameters
     ----------
     incident_id : str
     path : str or path
-        Where to write; a file that is there is replaced, by a whole report or not at all.
+        Where to write. An existing file is replaced, by a whole report or not at all.
     database_url : str or path
         ``postgresql://...``, ``sqlite:///file``, ``env:NAME`` or the path of an SQLite file.
     tenant_id : str, optional
-        Read this tenant's rows only.
+        Read only this tenant's rows.
     progress : bool
         Whether to draw a progress bar on standard error.
 
@@ -65,10 +66,10 @@ def write_report(
     Raises
     ------
     ConfigError
-        That is no database, or no place for a file.
+        `database_url` does not name a database, or a file cannot be written at `path`.
     ReportError
-        A cell of the notebook failed, as it does where there is no such incident, or the file system refused; what was
-        at `path` is as it was.
+        A cell of the notebook failed, for example because there is no such incident, or the file could not be written.
+        A file at `path` is left as it was.
     MissingExtra
         The ``lab`` extra is not installed.
 
@@ -81,9 +82,9 @@ def write_report(
     path = Path(path)
     # Unlike Path.is_dir, never an error: a name may be too long.
     if not os.path.isdir(path.parent):  # noqa: PTH112
-        raise ConfigError(f"{one_line(path.parent)} is no directory; make it first")
+        raise ConfigError(f"{one_line(path.parent)} is not a directory; create it first")
     if os.path.isdir(path):  # noqa: PTH112
-        raise ConfigError(f"{one_line(path)} is a directory; a report of one incident is a file")
+        raise ConfigError(f"{one_line(path)} is a directory; the report of one incident is a file")
     page = _investigated(incident_id, _absolute(database_url), tenant_id, progress=progress)
     _write(path, page.html)
     return path
@@ -91,17 +92,17 @@ def write_report(
 
 @dataclass(frozen=True, slots=True)
 class ReportOutcome:
-    """What became of one incident's report.
+    """The outcome of one incident's report.
 
     Attributes
     ----------
     incident : IncidentSnapshot
     path : Path or None
-        The page; None: it could not be made.
+        The page, or None if the report failed.
     verdict : str
-        That of the incident's bundle, or why there is no report.
+        The verdict on the incident's bundle, or why there is no report.
     cost_cents : int or None
-        What the incident's run cost, in US cents; None where that is not known.
+        What the incident's run cost, in US cents, or None if that is not recorded.
     """
 
     incident: IncidentSnapshot
@@ -117,16 +118,16 @@ def write_reports(
     database_url: str | os.PathLike[str],
     progress: bool = False,
 ) -> list[ReportOutcome]:
-    """Write a report for each of some incidents, and ``index.html`` that leads to them.
+    """Write a report for each incident, and an ``index.html`` that links to them.
 
-    A report that fails is listed in the index with the reason, and does not keep the others from being made.
+    A report that fails is listed in the index with the reason; the others are still written.
 
     Parameters
     ----------
     incidents : iterable of IncidentSnapshot
-        Such as ``store.list_incidents(since=...)``.
+        For example ``store.list_incidents(since=...)``.
     directory : str or path
-        Made where it is not there. Pages of the same names in it are replaced, others stay.
+        Created if it does not exist. Pages of the same name are replaced, other files stay.
     database_url, progress
         As for :func:`write_report`.
 
@@ -138,7 +139,7 @@ def write_reports(
     Raises
     ------
     ConfigError
-        That is no database, or no place for a directory.
+        `database_url` does not name a database, or `directory` cannot be created.
     ReportError
         The index could not be written.
     MissingExtra
@@ -157,7 +158,7 @@ def write_reports(
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise ConfigError(f"{one_line(directory)} cannot be made a directory: {one_line(error)}") from error
+        raise ConfigError(f"{one_line(directory)} cannot be created as a directory: {one_line(error)}") from error
     taken = {"index"}
     outcomes = []
     for incident in tqdm(listed, unit="report", disable=not progress):
@@ -184,10 +185,10 @@ def write_reports(
 
 
 def _absolute(database: str | os.PathLike[str]) -> str:
-    """The URL of a database for a process that works in another directory; may hold a password."""
+    """Return the database's URL for a process that runs in another directory. It may hold a password."""
     named = resolved(database)
     if not isinstance(named, (str, os.PathLike)):
-        raise ConfigError(f"a report reads a database by its URL; found {type(named).__name__}")
+        raise ConfigError(f"a report needs the URL of a database; found {type(named).__name__}")
     url = parse_url(named)
     if url.get_backend_name() == "sqlite":
         url = url.set(database=str(Path(url.database or "").absolute()))
@@ -195,7 +196,7 @@ def _absolute(database: str | os.PathLike[str]) -> str:
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:
-    """A file's name that none of the others has, whatever the file system thinks of upper and lower case."""
+    """Return a file name that is not taken, also on a file system that ignores case."""
     wanted = wanted.encode()[:_NAME_BYTES].decode(errors="ignore")
     name, number = wanted, 1
     while name.casefold() in taken:
@@ -223,7 +224,7 @@ class _Page:
 def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *, progress: bool = False) -> _Page:
     with tempfile.TemporaryDirectory(prefix="exporttools-report-") as scratch, _named(database_url) as named:
         bundle_path = Path(scratch, "incident.bundle")
-        # Relative to where the notebook runs, so that the page names no place of this machine.
+        # Relative to where the notebook runs, so that the page shows no path of this machine.
         parameters = {
             "incident_id": incident_id, "tenant_id": tenant_id, "database_url": named, "bundle_path": bundle_path.name,
         }  # fmt: skip
@@ -243,7 +244,7 @@ def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *,
 
 @contextmanager
 def _named(database_url: str) -> Iterator[str]:
-    """A name for a database that holds no password: what the notebook is given ends up in a file."""
+    """Name the database without its password, since the notebook's parameters end up in a file."""
     before = os.environ.get(_DATABASE)
     os.environ[_DATABASE] = database_url
     try:
@@ -273,13 +274,13 @@ def _executed(output: Path, parameters: dict[str, str | None], *, progress: bool
 
 
 def _body(executed: Path) -> str:
-    """What the notebook says and shows, as HTML, without its code."""
+    """Return the notebook's text and outputs as HTML, without its code."""
     import nbformat
     from nbconvert import HTMLExporter
     from traitlets.config import Config
 
     notebook = nbformat.read(executed, as_version=4)  # type: ignore[no-untyped-call]
-    # What stands before the parameters tells whoever runs the notebook how to; the page has a heading of its own.
+    # What comes before the parameters is for whoever runs the notebook; the page has a heading of its own.
     given = [i for i, cell in enumerate(notebook.cells) if "injected-parameters" in cell.metadata.get("tags", ())]
     notebook.cells = notebook.cells[max(given, default=-1) + 1 :]
     heading = "the incident"
@@ -293,12 +294,12 @@ def _body(executed: Path) -> str:
         NbConvertBase={"display_data_priority": ["text/html", "image/png", "text/plain"]},
     )
     body: str = HTMLExporter(config=config, template_name="basic").from_notebook_node(notebook)[0]  # type: ignore[no-untyped-call]
-    # Where a wide table must wrap, on paper, a number is not to: cut in two it reads as another. A time may, before its zone.
+    # On paper a wide table wraps, but a number must not: cut in two, it reads as another. A time may, before its zone.
     return _NUMBER.sub(lambda cell: f"<{cell[1]}{cell[2]} data-number>{cell[3]}<wbr>{cell[4] or ''}</{cell[1]}>", body)
 
 
 def _summary(bundle: ExportBundle) -> Iterator[str]:
-    """The line under the heading."""
+    """Yield the parts of the line under the heading."""
     incident, run = bundle.incident, bundle.run
     if incident is not None:
         yield from (text for text in (incident.violation_type, incident.severity) if text)
@@ -309,27 +310,27 @@ def _summary(bundle: ExportBundle) -> Iterator[str]:
 
 
 def _facts(bundle: ExportBundle, verification: Verification) -> Iterator[tuple[str, str]]:
-    """What the page's reader can hold it against."""
+    """Yield what the page's reader can check it against: names and values for the footer."""
     yield "incident", bundle.name
     yield "content digest", f"sha256:{verification.content_digest}"
     yield "verification", verification.verdict
     for finding in verification.findings:
-        yield "found", str(finding)
+        yield "finding", str(finding)
     yield "rows", ", ".join(f"{rows:,} in {table}" for table, rows in verification.rows.items())
     if bundle.missing:
         yield "missing", ", ".join(bundle.missing)
     source = bundle.source
     if source is not None:
         point = f", snapshot {source.snapshot_id}" if source.snapshot_id else ""
-        yield "read", f"{source.read_at:%Y-%m-%d %H:%M:%S} UTC{point}"
-        yield "from", f"{source.dialect} {source.server_version}, layout {source.layout}"
+        yield "read at", f"{source.read_at:%Y-%m-%d %H:%M:%S} UTC{point}"
+        yield "source", f"{source.dialect} {source.server_version}, layout {source.layout}"
     yield "made by", f"exporttools {__version__}"
 
 
 def _rendered(template: str, **values: Any) -> str:
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-    # Everything is escaped that a template does not say to be HTML.
+    # Everything is escaped, except what a template marks as safe.
     environment = Environment(
         loader=FileSystemLoader(_TEMPLATES),
         autoescape=True,
@@ -337,5 +338,5 @@ def _rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters["one_line"] = one_line
+    environment.filters |= {"one_line": one_line, "plural": plural}
     return environment.get_template(template).render(**values)

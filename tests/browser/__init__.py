@@ -1,1 +1,1 @@
-"""Tests in a real browser: ``make test-browser``. They skip, saying so, where there is no chromium."""
+"""Tests in a real browser: ``make test-browser``. Without chromium they skip and say so."""

@@ -1,4 +1,4 @@
-"""A headless chromium, driven by Playwright; Debian's, since Playwright's own cannot be had everywhere."""
+"""A headless chromium, driven by Playwright; Debian's, because Playwright's own is not available everywhere."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 if TYPE_CHECKING:
     from playwright.sync_api import Browser
 
-# As root there is no sandbox; and a browser that asks its maker's hosts for updates would be refused many times.
+# Root has no sandbox; the other options stop requests to the vendor's hosts.
 _ARGUMENTS = [
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
@@ -21,7 +21,7 @@ _ARGUMENTS = [
 
 @pytest.fixture(scope="session")
 def browser() -> Iterator[Browser]:
-    """A browser of this session's own, with an empty profile."""
+    """A browser for this session, with an empty profile."""
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
     if path is None:
         pytest.skip("no chromium on this machine; Debian's package is called chromium")
@@ -35,5 +35,5 @@ def browser() -> Iterator[Browser]:
 
 @pytest.fixture(scope="session")
 def shots(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Where pictures of what was seen are put."""
+    """The directory for screenshots."""
     return tmp_path_factory.mktemp("shots")

@@ -1,4 +1,4 @@
-"""JupyterLab as `exporttools lab` opens it: the notebook runs from top to bottom, and its pictures are seen."""
+"""JupyterLab as `exporttools lab` opens it: the notebook runs from top to bottom and shows its pictures."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _START_S, _RUN_MS = 90, 120_000
 
 @pytest.fixture(scope="module")
 def lab_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sample_urls: dict[str, str]) -> Iterator[str]:
-    """The address of a JupyterLab of this module's own, on loopback, with a token."""
+    """The address of a JupyterLab for this module, on loopback, with a token."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
@@ -37,7 +37,7 @@ def lab_url(browser: Browser, tmp_path_factory: pytest.TempPathFactory, sample_u
         "--no-browser", "--allow-root", "--ServerApp.ip=127.0.0.1", f"--ServerApp.port={port}", "--ServerApp.port_retries=0",
         f"--IdentityProvider.token={token}",
     ]  # fmt: skip
-    # All cells are on the page, not only those in sight; and nobody is asked whether to be told news.
+    # All cells are on the page, not only those in sight; and no dialog asks about news.
     for extension, settings in (
         ("notebook-extension/tracker", {"windowingMode": "none"}),
         ("apputils-extension/notification", {"fetchNews": "false"}),
@@ -67,7 +67,7 @@ def _wait_for(url: str, process: subprocess.Popen[bytes], log: Path) -> None:
             with urlopen(url, timeout=5):
                 return
         except (URLError, OSError):
-            time.sleep(0.2)  # there is nothing to be told by when a server listens
+            time.sleep(0.2)  # nothing signals when the server listens
     raise AssertionError(f"JupyterLab did not start: {log.read_text()[-3000:]}")
 
 
@@ -78,7 +78,7 @@ def test_the_investigation_runs_in_jupyterlab(browser: Browser, lab_url: str, sh
     notebook.wait_for(state="visible", timeout=60_000)
     idle = page.locator('.jp-NotebookPanel [data-status="idle"]').first
     idle.wait_for(timeout=60_000)
-    # What is seen must be made now: the committed outputs go first.
+    # Clear the committed outputs, so that what is seen was made now.
     page.get_by_role("menuitem", name="Edit", exact=True).click()
     page.get_by_role("menuitem", name="Clear Outputs of All Cells").click()
     assert page.locator(".jp-OutputArea-output").count() == 0

@@ -1,4 +1,4 @@
-"""Reports as a reader opens them: from a file, without a network."""
+"""Reports as readers open them: from a file, without a network."""
 
 from __future__ import annotations
 

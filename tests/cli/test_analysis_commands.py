@@ -7,13 +7,8 @@ import io
 import json
 
 import pytest
-from typer.testing import CliRunner, Result
 
-from exporttools.cli import app
-
-
-def call(*arguments: str) -> Result:
-    return CliRunner().invoke(app, list(arguments))
+from tests.cli.invoking import call
 
 
 def test_cost_by_agent(sample_url: str) -> None:
@@ -21,7 +16,8 @@ def test_cost_by_agent(sample_url: str) -> None:
     assert (result.exit_code, result.stderr) == (0, "")
     lines = [line.split() for line in result.stdout.splitlines()]
     assert lines[0] == [
-        "agent_id", "cost_cents", "share", "tokens", "steps", "duration_ms", "cost_cents_per_1000_tokens", "runs", "cost_cents_per_run",
+        *("agent_id", "US", "cents", "share", "tokens", "steps", "duration_ms"),
+        *("US", "cents", "per", "1000", "tokens", "runs", "US", "cents", "per", "run"),
     ]  # fmt: skip
     assert lines[2] == [
         "code-assistant",
@@ -69,7 +65,8 @@ def test_anomalies_of_runs_and_of_steps(sample_url: str) -> None:
         "run-0000-269", "18.96", "109,059", "ms,", "186", "times", "the", "usual", "586.1", "ms", "of", "ops-responder", "·", "tool_call",
     ]  # fmt: skip
     assert result.stderr.splitlines()[0].startswith("3 of ")
-    assert result.stderr.splitlines()[1].endswith("kinds of steps had too few like them to be judged")
+    assert result.stderr.splitlines()[0].endswith(" shown; raise --limit to see more")
+    assert result.stderr.splitlines()[1] == "16 groups of steps not judged: too few rows in the baseline"
     found = json.loads(call("anomalies", "-d", sample_url, "--each", "step", "-f", "json", "-n", "5").stdout)
     assert [row["step_index"] for row in found[:4]] == [27, 25, 23, 21]
     assert found[0]["measure"] == "duration_ms"
@@ -98,7 +95,7 @@ def test_compare(sample_url: str) -> None:
         "-1,325.30",
     ]
     assert result.stderr.splitlines()[0].startswith("a: inc-0000-4, 28 steps")
-    assert result.stderr.splitlines()[1].endswith("missing incident")
+    assert result.stderr.splitlines()[1].endswith("; missing: incident")
     steps = json.loads(call("compare", "-d", sample_url, "inc-0000-4", "run-0000-010", "-f", "json").stdout)
     assert {step["change"] for step in steps} <= {"same", "status", "only in a", "only in b"}
     nothing = call("compare", "-d", sample_url, "inc-0000-8", "inc-0000-8")
@@ -110,9 +107,9 @@ def test_compare(sample_url: str) -> None:
     ("arguments", "message"),
     [
         (("cost", "--by", "colour"), "error: no column 'colour'; there are tenant_id, run_id, trace_id, agent_id, "),
-        (("cost", "--by", "agent_id,name", "--every", "1d"), "error: --every splits by one column; found --by agent_id,name"),
+        (("cost", "--by", "agent_id,name", "--every", "1d"), "error: --every takes at most one --by column; found --by agent_id,name"),
         (("cost", "--every", "daily"), "error: every is 'daily'; expected a length of time such as '30min', '6h', '1d' or '1w'"),
-        (("anomalies", "--each", "trace"), "error: --each is 'trace'; accepted are run and step"),
+        (("anomalies", "--each", "trace"), "error: --each is 'trace'; expected run or step"),
         (("anomalies", "--threshold", "0"), "error: threshold is 0.0; expected a number above 0"),
         (("anomalies", "--usual-until", "then"), "error: 'then' is not a time"),
     ],

@@ -1,19 +1,19 @@
-"""The commands that export and ask datasets: standard output, standard error, exit codes."""
+"""The commands export and dataset: standard output, standard error and exit code."""
 
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 
 import pytest
-from typer.testing import CliRunner
 
-from exporttools.cli import app
+from tests.cli.invoking import call
 from tests.databases import create_native, one_of_each
 
 
 def invoke(*arguments: object) -> tuple[int, str, str]:
-    result = CliRunner().invoke(app, [str(argument) for argument in arguments])
+    result = call(*arguments)
     return result.exit_code, result.stdout, result.stderr
 
 
@@ -49,7 +49,7 @@ def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
     [
         (["--window", "5h"], "error: window is '5h'; expected whole days, or a length that divides a day"),
         (["--since", "then"], "error: 'then' is not a time"),
-        (["--format", "csv"], "error: --format csv is for --dry-run"),
+        (["--format", "csv"], "error: --format csv needs --dry-run; without it, use table or json\n"),
         (["--dask", "tcp://127.0.0.1:1"], "error: no Dask scheduler answers at tcp://127.0.0.1:1"),
     ],
 )
@@ -61,6 +61,15 @@ def test_usage(url: str, tmp_path: Path, arguments: list[str], message: str, mon
     code, out, err = invoke("export", tmp_path / "d", "-d", url, *arguments)
     assert (code, out) == (2, "")
     assert err.startswith(message)
+
+
+def test_dask_that_is_not_installed(url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    code, out, err = invoke("export", tmp_path / "d", "-d", url, "--dask", "tcp://127.0.0.1:1")
+    assert (code, out) == (2, "")
+    assert err == (
+        "error: an export on a Dask cluster needs packages that are not installed: pip install 'exporttools[dask]'\n"
+    )
 
 
 def test_dataset_answers(url: str, tmp_path: Path) -> None:
@@ -77,7 +86,7 @@ def test_dataset_answers(url: str, tmp_path: Path) -> None:
     assert (code, json.loads(out)) == (0, [{"tokens": 303}])
     code, out, err = invoke("dataset", tmp_path / "d", "--sql", "selec")
     assert (code, out) == (2, "")
-    assert err.startswith("error: the query is none: ")
+    assert err.startswith("error: DuckDB cannot run this query: Parser Error: ")
     code, out, _ = invoke("dataset", tmp_path / "d", "--verify")
     assert code == 0
     assert out.startswith(f"{tmp_path / 'd'}: intact: 6 rows in 4 files, 0 unlisted; manifest 2\n")
