@@ -265,7 +265,7 @@ def test_a_window_without_its_part_list_is_found_beside_other_faults(handmade: H
     "data", [b"[]", b"{}", b"", b"\xff", b"[" * 100_000, b'{"parent_sha256": 7}', b'{"parent_sha256": "x"}']
 )
 def test_a_file_in_the_chain_that_is_not_a_manifest_is_found(handmade: HandmadeDataset, data: bytes) -> None:
-    """Its SHA-256 is as the next one says."""
+    """Its SHA-256 matches the one in the next manifest."""
     manifest = replace(
         handmade.committer.manifest.child("start", "w", ()), parent_sha256=hashlib.sha256(data).hexdigest()
     )

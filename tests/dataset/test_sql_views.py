@@ -104,7 +104,7 @@ def test_a_dataset_in_a_directory_with_any_name(tmp_path: Path, name: str) -> No
 
 @pytest.mark.parametrize("name", ["STATUS", "day", "Day", "Trace_Id"])
 def test_columns_that_sql_cannot_distinguish_are_refused_only_there(handmade: HandmadeDataset, name: str) -> None:
-    """DuckDB takes no notice of case: it would answer for one column with the other's values, and merge them so."""
+    """DuckDB ignores case: it would return one column's values for the other, and merge them so."""
     for hour in (0, 1):
         part_file = handmade.part_file(
             "trace_steps", step(0, trace_id=f"t{hour}", **{name: "mine"}), **{name: "string"}

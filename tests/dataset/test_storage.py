@@ -108,7 +108,7 @@ def test_two_exporters_on_s3(s3: str, tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 def test_a_store_without_conditional_put_is_refused(s3: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A proxy takes If-None-Match away, as servers that do not know it do."""
+    """A proxy drops If-None-Match, as servers that do not know it do."""
     import http.server
     import urllib.error
     import urllib.request
@@ -170,7 +170,7 @@ def test_which_storage(tmp_path: Path, s3: str) -> None:
         open_storage(MemoryStore())
 
 
-def test_a_file_that_vanishes_while_they_are_listed_is_left_out(tmp_path: Path) -> None:
+def test_a_file_that_vanishes_while_files_are_listed_is_left_out(tmp_path: Path) -> None:
     for name in "ab":
         (tmp_path / name).write_text("")
     listed = LocalStorage(tmp_path).list("")
