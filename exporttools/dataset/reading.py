@@ -58,12 +58,12 @@ def open_dataset(destination: Destination, *, as_of: int | None = None) -> Datas
     >>> import tempfile
     >>> open_dataset(tempfile.mkdtemp())
     Traceback (most recent call last):
-    exporttools.errors.DatasetUnreadable: ...: there is no manifest; expected a dataset that export_dataset wrote
+    exporttools.errors.DatasetUnreadable: ...: no manifest found; expected a dataset that export_dataset wrote
     """
     storage = open_storage(destination)
     manifest = read_manifest(storage, as_of)
     if manifest is None:
-        raise DatasetUnreadable(f"{storage.url}: there is no manifest; expected a dataset that export_dataset wrote")
+        raise DatasetUnreadable(f"{storage.url}: no manifest found; expected a dataset that export_dataset wrote")
     return Dataset(storage, manifest)
 
 

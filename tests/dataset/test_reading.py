@@ -55,7 +55,7 @@ def test_arrow_columns_and_filters(tmp_path: Path) -> None:
 
 
 def test_what_is_not_a_dataset(tmp_path: Path) -> None:
-    with pytest.raises(DatasetUnreadable, match="there is no manifest; expected a dataset that export_dataset wrote"):
+    with pytest.raises(DatasetUnreadable, match="no manifest found; expected a dataset that export_dataset wrote"):
         open_dataset(tmp_path)
     exported(tmp_path)
     with pytest.raises(DatasetUnreadable, match="there is no manifest 7; the manifests are 1 to 2"):
