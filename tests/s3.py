@@ -1,4 +1,4 @@
-"""An S3-speaking server of the tests' own, on loopback."""
+"""A local server that speaks S3."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from moto.server import ThreadedMotoServer
 
 @contextmanager
 def s3_server() -> Iterator[str]:
-    """Starts it with an empty bucket `fleet`; gives its URL. The environment names it, as it would a real one."""
+    """Start it with an empty bucket `fleet` and yield its URL; the environment points to it, as it would to a real one."""
     logging.getLogger("werkzeug").setLevel(logging.ERROR)
     server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
     server.start()

@@ -1,12 +1,12 @@
-"""Datasets: a fleet's incidents, runs, traces and steps as partitioned Parquet files. Knows no database.
+"""Datasets: incidents, runs, traces and steps of a fleet as partitioned Parquet files. Knows no database.
 
 ::
 
     DEST/incidents|runs|traces|trace_steps/tenant_id=T/day=YYYY-MM-DD/part-*.parquet
-    DEST/_manifest/000007.json              what the dataset is as of its seventh change; readers use the newest
-    DEST/_manifest/windows/*.json           the files of one window each
+    DEST/_manifest/000007.json              the dataset as of its seventh change; readers use the newest
+    DEST/_manifest/windows/*.json           part lists: the part files of one window each
 
-The day is the UTC day on which the run started (the incident was created), or ``__undated__``.
+The day is the UTC day on which the run started (or the incident was created), or ``__undated__``.
 """
 
 from exporttools.dataset.checking import DatasetVerification

@@ -1,11 +1,10 @@
-"""Whether a dataset is what its manifest says: files against digests, rows against their place. Gathers all findings."""
+"""Checks a dataset against its manifest: files by their digests, rows by their place. Gathers all findings."""
 
 from __future__ import annotations
 
 import datetime as dt
 import hashlib
 import io
-import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,16 +13,10 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from exporttools.dataset.manifest import (
-    MOST_JSON_BYTES,
-    UNDATED,
-    Manifest,
-    PartFile,
-    Window,
-    manifest_numbers,
-    read_part_files,
-)
+from exporttools.dataset.manifest import UNDATED, Manifest, PartFile, Window
+from exporttools.dataset.manifest_reader import MOST_JSON_BYTES, list_paths, manifest_numbers, read_part_files
 from exporttools.dataset.part_files import KeyOrder
+from exporttools.dataset.spilling import spilling_connection
 from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable, ExportToolsError
 from exporttools.files.digests import ContentDigest, combined_digest
@@ -32,11 +25,12 @@ from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.strict_json import parse_object
+from exporttools.text.words import plural
+from exporttools.times import DAY_US, epoch_us
 
 _BATCH_ROWS = 65_536
-_READ_BYTES = 1 << 20
 _KEYS_MEMORY = "1GB"
-"""What DuckDB holds keys in; the rest lies in a temporary directory meanwhile."""
+"""How much memory DuckDB may use for keys; it spills the rest to a temporary directory."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,20 +41,21 @@ class DatasetVerification:
     ----------
     url : str
     manifest : int
-        The number of the manifest that it was held against.
+        The number of the manifest that it was checked against.
     findings : tuple of Finding
-        Everything that is wrong; empty: nothing. Codes: ``chain``, ``missing``, ``changed``, ``malformed``, ``schema``,
-        ``tenant``, ``day``, ``order``, ``content``, ``rows``, ``duplicate``.
+        Everything that is wrong. Codes: ``chain``, ``missing``, ``changed``, ``malformed``, ``schema``, ``tenant``,
+        ``day``, ``order``, ``content``, ``rows``, ``duplicate``.
     files, rows : int
         Files and rows that were read.
     unlisted : int
-        Files beside them that the manifest does not list: of older manifests, or left by an export that was killed.
+        Other files, which the manifest does not list: they belong to older manifests, or to an export that was killed.
     content_digest : str
-        Of the rows, as the manifest says.
+        The rows' digest according to the manifest.
 
     Notes
     -----
-    It finds damage and mistakes. It does not say who wrote the dataset: whoever can write there can write a manifest too.
+    This finds damage and mistakes. It does not prove who wrote the dataset: anyone who can write there can write a
+    manifest too.
     """
 
     url: str
@@ -73,19 +68,20 @@ class DatasetVerification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found to be wrong."""
+        """Whether nothing is wrong."""
         return not self.findings
 
     def __bool__(self) -> bool:
         return self.ok
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the verification as a dict ready for JSON."""
         return asdict(self) | {"ok": self.ok, "findings": [asdict(finding) for finding in self.findings]}
 
     def _summary(self) -> str:
-        verdict = "intact" if self.ok else f"{len(self.findings):,} findings"
-        return f"{verdict}: {self.rows:,} rows in {self.files:,} files, {self.unlisted:,} unlisted; manifest {self.manifest}"
+        verdict = "intact" if self.ok else plural(len(self.findings), "finding")
+        rows, files = plural(self.rows, "row"), plural(self.files, "file")
+        return f"{verdict}: {rows} in {files}, {self.unlisted:,} unlisted; manifest {self.manifest}"
 
     def __str__(self) -> str:
         return "\n".join(
@@ -107,9 +103,9 @@ class DatasetVerification:
 
 
 def verify_dataset(storage: Storage, manifest: Manifest) -> DatasetVerification:
-    """Hold every file against the manifest, and every row against its place; memory is bounded by batches."""
-    findings = list(_chain(storage, manifest))
-    parts: list[PartFile] = []
+    """Check every file against the manifest and every row against its place, batch by batch."""
+    findings = list(_check_chain(storage, manifest))
+    part_files: list[PartFile] = []
     sound: list[PartFile] = []
     listed: set[str] = set()
     rows = 0
@@ -117,25 +113,26 @@ def verify_dataset(storage: Storage, manifest: Manifest) -> DatasetVerification:
         try:
             found = read_part_files(storage, window)
         except DatasetUnreadable as error:
-            findings.append(Finding("malformed", window.parts_path, "the parts of a window", str(error)))
+            findings.append(Finding("malformed", window.parts_path, "the part files of a window", str(error)))
             continue
-        findings += _totals(window, found)
-        for part in found:
-            parts.append(part)
-            if part.path in listed:  # readers would give its rows twice
-                findings.append(Finding("duplicate", part.path, "a file listed once", f"again in {window.name}"))
+        findings += _check_totals(window, found)
+        for part_file in found:
+            part_files.append(part_file)
+            if part_file.path in listed:  # readers would return its rows twice
+                findings.append(Finding("duplicate", part_file.path, "a file listed once", f"again in {window.name}"))
                 continue
-            listed.add(part.path)
-            faults = list(_part(storage, part, _columns(window, part.table)))
+            listed.add(part_file.path)
+            faults = list(_check_part_file(storage, part_file, window.columns(part_file.table)))
             findings += faults
-            rows += part.rows
+            rows += part_file.rows
             if not faults:
-                sound.append(part)
-    findings += _duplicates(storage, sound)
-    there = [path for table in RECORD_TYPES for path, _ in storage.list(f"{table}/")]
-    ordered = sorted(parts, key=lambda part: (part.tenant_id, part.day))
+                sound.append(part_file)
+    findings += _check_duplicates(storage, sound)
+    there = {path for table in RECORD_TYPES for path in list_paths(storage, f"{table}/")}
+    ordered = sorted(part_files, key=lambda part_file: (part_file.tenant_id, part_file.day))
     digests = [
-        combined_digest(part.content_digest for part in ordered if part.table == table) for table in RECORD_TYPES
+        combined_digest(part_file.content_digest for part_file in ordered if part_file.table == table)
+        for table in RECORD_TYPES
     ]
     return DatasetVerification(
         url=storage.url,
@@ -143,13 +140,13 @@ def verify_dataset(storage: Storage, manifest: Manifest) -> DatasetVerification:
         findings=tuple(findings),
         files=len(listed),
         rows=rows,
-        unlisted=len(set(there) - listed),
+        unlisted=len(there - listed),
         content_digest=combined_digest(digests),
     )
 
 
-def _chain(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
-    """Each manifest names the one before by its SHA-256, back to the first."""
+def _check_chain(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
+    """Check that each manifest names the previous one by its SHA-256, back to the first."""
     expected: Any = hashlib.sha256(manifest.encoded()).hexdigest()
     numbers = set(manifest_numbers(storage))
     for number in range(manifest.number, 0, -1):
@@ -157,7 +154,11 @@ def _chain(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
         if number not in numbers:
             yield Finding("chain", path, "a manifest", "none")
             return
-        data = storage.read(path)
+        try:
+            data = storage.read(path)
+        except OSError as error:
+            yield Finding("chain", path, "a manifest", one_line(error, 300))
+            return
         if (found := hashlib.sha256(data).hexdigest()) != expected:
             yield Finding("chain", path, f"SHA-256 {expected}", found)
             return
@@ -170,129 +171,111 @@ def _chain(storage: Storage, manifest: Manifest) -> Iterator[Finding]:
         yield Finding("chain", "_manifest/000001.json", "no parent", f"SHA-256 {one_line(expected, 80)}")
 
 
-def _totals(window: Window, parts: list[PartFile]) -> Iterator[Finding]:
+def _check_totals(window: Window, part_files: list[PartFile]) -> Iterator[Finding]:
     for table in RECORD_TYPES:
-        of = [part for part in parts if part.table == table]
+        of = [part_file for part_file in part_files if part_file.table == table]
         said = (window.rows[table], window.bytes[table], window.content_digests[table])
         found = (
-            sum(part.rows for part in of),
-            sum(part.bytes for part in of),
-            combined_digest(part.content_digest for part in of),
+            sum(part_file.rows for part_file in of),
+            sum(part_file.bytes for part_file in of),
+            combined_digest(part_file.content_digest for part_file in of),
         )
         if said != found:
             yield Finding("rows", window.parts_path, f"{table} of {window.name}: {said}", str(found))
 
 
-def _columns(window: Window, table: str) -> tuple[Column, ...]:
-    record_type = RECORD_TYPES[table]
-    extra = window.extra_columns.get(table, {})
-    return record_type.stored_columns([record_type.extra_column(*item) for item in extra.items()])
-
-
-def _part(storage: Storage, part: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
+def _check_part_file(storage: Storage, part_file: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
     try:
-        file = storage.open(part.path)
+        with storage.open(part_file.path) as file:
+            sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+            size = file.tell()
+            if (size, sha256) != (part_file.bytes, part_file.sha256):
+                # Not parsed: what pyarrow makes of a damaged footer is anybody's guess.
+                yield Finding(
+                    "changed", part_file.path, f"{part_file.bytes} bytes, {part_file.sha256}", f"{size} bytes, {sha256}"
+                )
+                return
+            file.seek(0)
+            yield from _check_rows(file, part_file, columns)
     except (FileNotFoundError, IsADirectoryError):
-        yield Finding("missing", part.path, "a file", "none")
-        return
-    with file:
-        sha256, size = hashlib.sha256(), 0
-        while data := file.read(_READ_BYTES):
-            sha256.update(data)
-            size += len(data)
-        if (size, sha256.hexdigest()) != (part.bytes, part.sha256):
-            # Not looked into: what pyarrow makes of a damaged footer is anybody's guess.
-            yield Finding(
-                "changed", part.path, f"{part.bytes} bytes, {part.sha256}", f"{size} bytes, {sha256.hexdigest()}"
-            )
-            return
-        file.seek(0)
-        try:
-            yield from _rows(file, part, columns)
-        except (pa.ArrowException, ExportToolsError, OSError, ValueError) as error:
-            code = "order" if "ascending" in str(error) else "malformed"
-            yield Finding(code, part.path, "rows as exported", one_line(error, 300))
+        yield Finding("missing", part_file.path, "a file", "none")
+    except (pa.ArrowException, ExportToolsError, OSError, ValueError) as error:
+        code = "order" if "ascending" in str(error) else "malformed"
+        yield Finding(code, part_file.path, "rows as exported", one_line(error, 300))
 
 
-def _rows(file: io.RawIOBase | Any, part: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
+def _check_rows(file: io.RawIOBase | Any, part_file: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
     parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=256 << 10)
     schema = arrow_schema(columns)
     if not parquet.schema_arrow.equals(schema, check_metadata=False):
-        yield Finding("schema", part.path, _shown(schema), _shown(parquet.schema_arrow))
+        yield Finding("schema", part_file.path, _shown(schema), _shown(parquet.schema_arrow))
         return
-    digest, order = ContentDigest(part.table, schema), KeyOrder(RECORD_TYPES[part.table])
+    digest, order = ContentDigest(part_file.table, schema), KeyOrder(RECORD_TYPES[part_file.table])
     others = strays = 0
     for found in parquet.iter_batches(_BATCH_ROWS):
         batch = pa.RecordBatch.from_arrays(found.columns, schema=schema)
         batch.validate(full=True)
-        require_valid(batch, columns, origin=Origin(part.table), key=RECORD_TYPES[part.table].key)
-        order.follow(batch)
+        require_valid(batch, columns, origin=Origin(part_file.table), key=RECORD_TYPES[part_file.table].key)
+        order.require_next(batch)
         digest.update(batch)
-        others += pc.sum(pc.not_equal(batch["tenant_id"], part.tenant_id)).as_py() or 0
-        strays += _strays(batch, part)
+        others += pc.sum(pc.not_equal(batch["tenant_id"], part_file.tenant_id)).as_py() or 0
+        strays += _strays(batch, part_file)
     if others:
-        yield Finding("tenant", part.path, f"rows of {part.tenant_id!r} only", f"{others:,} of others")
+        yield Finding("tenant", part_file.path, f"rows of {part_file.tenant_id!r} only", f"{others:,} of others")
     if strays:
-        yield Finding("day", part.path, f"rows of {part.day} only", f"{strays:,} of others")
-    if (digest.rows, digest.hexdigest()) != (part.rows, part.content_digest):
+        yield Finding("day", part_file.path, f"rows of {part_file.day} only", f"{strays:,} of others")
+    if (digest.rows, digest.hexdigest()) != (part_file.rows, part_file.content_digest):
         yield Finding(
             "content",
-            part.path,
-            f"{part.rows:,} rows, {part.content_digest}",
+            part_file.path,
+            f"{part_file.rows:,} rows, {part_file.content_digest}",
             f"{digest.rows:,} rows, {digest.hexdigest()}",
         )
 
 
-def _strays(batch: pa.RecordBatch, part: PartFile) -> int:
-    """Rows that belong to another day; steps and traces have their run's, which is not theirs to tell."""
-    if part.table not in ("incidents", "runs"):
+def _strays(batch: pa.RecordBatch, part_file: PartFile) -> int:
+    """Count rows that belong to another day; steps and traces have their run's day, which their rows do not hold."""
+    if part_file.table not in ("incidents", "runs"):
         return 0
-    times = batch[RECORD_TYPES[part.table].time]
-    if part.day == UNDATED:
+    times = batch[RECORD_TYPES[part_file.table].time]
+    if part_file.day == UNDATED:
         return len(times) - int(times.null_count)
-    start = dt.datetime.fromisoformat(part.day).replace(tzinfo=dt.UTC)
-    day_us = pc.subtract(times.cast(pa.int64()), int(start.timestamp()) * 1_000_000)
-    inside = pc.and_(pc.greater_equal(day_us, 0), pc.less(day_us, 86_400_000_000))
+    start = dt.datetime.fromisoformat(part_file.day).replace(tzinfo=dt.UTC)
+    day_us = pc.subtract(times.cast(pa.int64()), epoch_us(start))
+    inside = pc.and_(pc.greater_equal(day_us, 0), pc.less(day_us, DAY_US))
     return len(times) - int(pc.sum(pc.fill_null(inside, False)).as_py() or 0)
 
 
-def _duplicates(storage: Storage, parts: Sequence[PartFile]) -> Iterator[Finding]:
-    """Keys that stand in several files; within one, the order of its rows tells. DuckDB holds what memory does not."""
-    import duckdb
-
+def _check_duplicates(storage: Storage, part_files: Sequence[PartFile]) -> Iterator[Finding]:
+    """Find keys that occur in several files; within a file, the order of its rows shows them."""
     for table in RECORD_TYPES:
-        # A trace lies in one file with all its steps.
+        # A trace has all its steps in one file.
         key = "trace_id" if table == "trace_steps" else RECORD_TYPES[table].key[0]
-        of = [part for part in parts if part.table == table]
+        of = [part_file for part_file in part_files if part_file.table == table]
         if len(of) < 2:
             continue
         schema = pa.schema({"tenant": pa.string(), "key": pa.string(), "file": pa.int64()})
         keys = pa.RecordBatchReader.from_batches(schema, _keys(storage, of, key, schema))
-        with tempfile.TemporaryDirectory(prefix="exporttools-") as spill:
-            settings: dict[str, str | bool | int | float | list[str]] = {
-                "memory_limit": _KEYS_MEMORY,
-                "temp_directory": spill,
-            }
-            with duckdb.connect(":memory:", config=settings) as connection:
-                connection.register("keys", keys)
-                found = connection.execute(
-                    "SELECT tenant, key, min(file), max(file) FROM keys "
-                    "GROUP BY 1, 2 HAVING min(file) < max(file) ORDER BY 1, 2 LIMIT 100"
-                ).fetchall()
+        with spilling_connection(_KEYS_MEMORY) as connection:
+            connection.register("keys", keys)
+            found = connection.execute(
+                "SELECT tenant, key, min(file), max(file) FROM keys "
+                "GROUP BY 1, 2 HAVING min(file) < max(file) ORDER BY 1, 2 LIMIT 100"
+            ).fetchall()
         for tenant, value, one, other in found:
             yield Finding(
                 "duplicate", of[one].path, f"{key} {value!r} of {tenant!r} in one file", f"also in {of[other].path}"
             )
 
 
-def _keys(storage: Storage, parts: Sequence[PartFile], key: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
-    """The keys of files that were found to be in order, each with its file's number."""
-    for number, part in enumerate(parts):
-        with storage.open(part.path) as file:
+def _keys(storage: Storage, part_files: Sequence[PartFile], key: str, schema: pa.Schema) -> Iterator[pa.RecordBatch]:
+    """Yield the keys of files without findings, each with its file's number."""
+    for number, part_file in enumerate(part_files):
+        with storage.open(part_file.path) as file:
             parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=256 << 10)
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=[key]):
                 values = pc.unique(batch[key])
-                tenants = pa.repeat(pa.scalar(part.tenant_id, pa.string()), len(values))
+                tenants = pa.repeat(pa.scalar(part_file.tenant_id, pa.string()), len(values))
                 yield pa.RecordBatch.from_arrays([tenants, values, pa.repeat(number, len(values))], schema=schema)
 
 

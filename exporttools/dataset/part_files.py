@@ -1,4 +1,4 @@
-"""One part of a dataset: a Parquet file of one table, tenant and day, written batch by batch. Knows no database."""
+"""Part files: Parquet of one table, tenant and day, written batch by batch. Knows no database."""
 
 from __future__ import annotations
 
@@ -23,19 +23,19 @@ from exporttools.times import utc_text
 
 ROW_GROUP_ROWS = 131_072
 ROW_GROUP_BYTES = 32 << 20
-"""How much is held before it is written: whichever comes first."""
+"""How much a writer holds before it writes a row group, whichever is reached first."""
 
 
 class PartFileWriter:
-    """Takes the rows of a part in key order; memory is one row group.
+    """Write a part file, in key order; holds one row group in memory.
 
     Attributes
     ----------
-    part : PartFile
-        What was written; there after the block of :func:`new_part_file`.
+    part_file : PartFile
+        What was written; set when the block of :func:`new_part_file` ends.
     """
 
-    part: PartFile
+    part_file: PartFile
 
     def __init__(self, new: NewPartFile, record_type: RecordType, columns: Sequence[Column]) -> None:
         self._new, self._record_type, self._columns = new, record_type, columns
@@ -49,19 +49,19 @@ class PartFileWriter:
         self._times: tuple[Any, Any] | None = None
 
     def write(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows.
+        """Write the next rows.
 
         Raises
         ------
         InconsistentData
-            A value that its column forbids, or a key that is not above the one before it.
+            A column forbids a value, or a key is not above the previous one.
         """
         if not batch.num_rows:
             return
         batch = pa.RecordBatch.from_arrays(batch.columns, schema=self._schema)
         record_type, time = self._record_type, self._record_type.time
         require_valid(batch, self._columns, origin=Origin(record_type.table), key=record_type.stored_key)
-        self._order.follow(batch)
+        self._order.require_next(batch)
         self._digest.update(batch)
         if time is not None:
             extent = pc.min_max(batch[time])
@@ -90,13 +90,13 @@ class PartFileWriter:
         self._writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
 
     def finish(self, tenant_id: str, day: str) -> None:
-        """Write what is held and the footer, and put the file in its place, named by its content."""
+        """Write the remaining rows and the footer, and publish the file, named by its content."""
         self._flush()
         assert self._writer is not None
         self._writer.close()
         table, sha256 = self._record_type.table, self._file.sha256.hexdigest()
         low, high = (None, None) if self._times is None else map(utc_text, self._times)
-        self.part = PartFile(
+        self.part_file = PartFile(
             table=table,
             tenant_id=tenant_id,
             day=day,
@@ -108,21 +108,21 @@ class PartFileWriter:
             min_time=low,
             max_time=high,
         )
-        self._new.publish(self.part.path)
+        self._new.publish(self.part_file.path)
 
 
 @contextmanager
 def new_part_file(
     storage: Storage, record_type: RecordType, columns: Sequence[Column], tenant_id: str, day: str
 ) -> Iterator[PartFileWriter]:
-    """A part to write, which has its place in the dataset when the block ends, or vanishes with the block's error.
+    """Write a part file, published when the block ends; if the block raises, nothing is left behind.
 
-    Readers see it once a manifest lists it.
+    Readers see the file once a manifest lists it.
 
     Parameters
     ----------
     storage : Storage
-    record : RecordType
+    record_type : RecordType
     columns : sequence of Column
         See :meth:`RecordType.stored_columns`.
     tenant_id, day : str
@@ -134,19 +134,19 @@ def new_part_file(
 
 
 class KeyOrder:
-    """Whether rows come in strictly ascending order of their table's key, batch after batch."""
+    """Require rows in strictly ascending order of their table's key, across batches."""
 
     def __init__(self, record_type: RecordType) -> None:
         self._table, self._key = record_type.table, record_type.stored_key
         self._last: pa.RecordBatch | None = None
 
-    def follow(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows.
+    def require_next(self, batch: pa.RecordBatch) -> None:
+        """Raise unless the next rows continue the order.
 
         Raises
         ------
         InconsistentData
-            A key is not above the one before it: it stands twice, or the rows are in another order.
+            A key is not above the previous one: it occurs twice, or the rows are out of order.
         """
         rows = batch.select(list(self._key))
         before = rows if self._last is None else pa.Table.from_batches([self._last, rows]).combine_chunks()
@@ -167,13 +167,13 @@ class KeyOrder:
                 for row in (at, at + 1)
             ]
             raise InconsistentData(
-                f"{self._table}: row {keys[1]} comes after {keys[0]}; expected strictly ascending keys, each once",
+                f"{self._table}: row {keys[1]} comes after {keys[0]}; expected strictly ascending keys without duplicates",
                 table=self._table, key=keys[1], column=self._key[-1],
             )  # fmt: skip
 
 
 class _Hashing:
-    """A file to write, and the SHA-256 and number of the bytes written."""
+    """A file for writing, with the SHA-256 and the number of the bytes written."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
@@ -204,5 +204,5 @@ class _Hashing:
         return False
 
     def close(self) -> None:
-        """The file stays open: it is its maker's."""
+        """Leave the file open; whoever opened it closes it."""
         self.closed = True

@@ -1,12 +1,11 @@
-"""A dataset as people read it: what its newest manifest lists, as Arrow, as SQL, and whether it is what it says it is.
+"""A dataset as users read it: the files of one manifest as Arrow tables and in SQL, verified, compacted.
 
-Only files that a manifest lists are ever opened. DuckDB is imported when SQL is asked for.
+Only files that the manifest lists are opened. DuckDB is imported on the first query.
 """
 
 from __future__ import annotations
 
 import datetime as dt
-import re
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
@@ -17,12 +16,16 @@ import pyarrow.dataset as ds
 
 from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
-from exporttools.dataset.manifest import Manifest, PartFile, read_manifest, read_part_files
-from exporttools.dataset.storage import Destination, Storage, open_storage
+from exporttools.dataset.destinations import Destination, open_storage
+from exporttools.dataset.manifest import Manifest, PartFile
+from exporttools.dataset.manifest_reader import read_manifest, read_part_files
+from exporttools.dataset.sql_views import ledger_view, table_view
+from exporttools.dataset.storage import Storage
 from exporttools.errors import ConfigError, DatasetUnreadable
 from exporttools.files.digests import combined_digest
 from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 from exporttools.times import parse_utc
 
 if TYPE_CHECKING:
@@ -37,9 +40,9 @@ def open_dataset(destination: Destination, *, as_of: int | None = None) -> Datas
     Parameters
     ----------
     destination : str, path or storage
-        As it was given to the export.
+        As given to :func:`export_dataset`.
     as_of : int, optional
-        The number of the manifest to read by; None: the newest.
+        The number of the manifest to read, by default the newest.
 
     Returns
     -------
@@ -48,24 +51,24 @@ def open_dataset(destination: Destination, *, as_of: int | None = None) -> Datas
     Raises
     ------
     DatasetUnreadable
-        No dataset is there, no manifest of that number, or it is damaged.
+        There is no dataset or no manifest of that number, or it cannot be read.
 
     Examples
     --------
     >>> import tempfile
     >>> open_dataset(tempfile.mkdtemp())
     Traceback (most recent call last):
-    exporttools.errors.DatasetUnreadable: ...: no manifest; expected a dataset that export_dataset wrote
+    exporttools.errors.DatasetUnreadable: ...: no manifest found; expected a dataset that export_dataset wrote
     """
     storage = open_storage(destination)
     manifest = read_manifest(storage, as_of)
     if manifest is None:
-        raise DatasetUnreadable(f"{storage.url}: no manifest; expected a dataset that export_dataset wrote")
+        raise DatasetUnreadable(f"{storage.url}: no manifest found; expected a dataset that export_dataset wrote")
     return Dataset(storage, manifest)
 
 
 class Dataset:
-    """Incidents, runs, traces and steps in Parquet files, as of one manifest. Immutable: open it again to see more.
+    """Incidents, runs, traces and steps in Parquet files, as of one manifest. Immutable: open it again to see changes.
 
     Examples
     --------
@@ -86,12 +89,10 @@ class Dataset:
 
     @cached_property
     def part_files(self) -> tuple[PartFile, ...]:
-        """The Parquet files, by table, tenant, day and time."""
-        found: list[PartFile] = []
-        for window in self.manifest.windows:
-            found += read_part_files(self._storage, window)
+        """The Parquet files, ordered by table, tenant, day and time."""
+        found = [file for window in self.manifest.windows for file in read_part_files(self._storage, window)]
         tables = list(RECORD_TYPES)
-        return tuple(sorted(found, key=lambda part: (tables.index(part.table), part.tenant_id, part.day)))
+        return tuple(sorted(found, key=lambda file: (tables.index(file.table), file.tenant_id, file.day)))
 
     @property
     def tables(self) -> tuple[str, ...]:
@@ -116,65 +117,65 @@ class Dataset:
 
     @property
     def tenants(self) -> tuple[str, ...]:
-        """The tenants whose rows are here, sorted."""
-        return tuple(sorted({part.tenant_id for part in self.part_files}))
+        """The tenants that have rows here, sorted."""
+        return tuple(sorted({file.tenant_id for file in self.part_files}))
 
     @property
     def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:
-        """The first and the last time of any incident, run's start or step; None where there is none."""
-        lows = [part.min_time for part in self.part_files if part.min_time]
-        highs = [part.max_time for part in self.part_files if part.max_time]
+        """The first and last time of all incidents, run starts and steps, or None without any."""
+        lows = [file.min_time for file in self.part_files if file.min_time]
+        highs = [file.max_time for file in self.part_files if file.max_time]
         return (parse_utc(min(lows)), parse_utc(max(highs))) if lows and highs else None
 
     @property
     def content_digests(self) -> Mapping[str, str]:
-        """By table: one digest of its parts' content digests, by tenant, day and time.
+        """The combined content digest of each table's part files, ordered by tenant, day and time.
 
-        Equal rows in windows of whole days give equal digests, whatever the windows' length; shorter windows cut days
-        into parts, which have digests of their own.
+        Equal rows in windows of whole days have equal digests, whatever the windows' length. Shorter windows split a day
+        into several part files, and so have other digests.
         """
         digests = {
-            table: combined_digest(part.content_digest for part in self.part_files if part.table == table)
+            table: combined_digest(file.content_digest for file in self.part_files if file.table == table)
             for table in RECORD_TYPES
         }
         return MappingProxyType(digests)
 
     @property
     def content_digest(self) -> str:
-        """One digest of all four tables'."""
+        """The combined digest of all four tables."""
         return combined_digest(self.content_digests.values())
 
     def files(self, table: str) -> list[str]:
-        """The paths or URLs of a table's files: what to give to Spark, Trino or Dask, which know no manifests.
+        """Return the paths or URLs of a table's files, for Spark, Trino or Dask, which do not know manifests.
 
         Raises
         ------
         ConfigError
-            No such table.
+            There is no such table.
         """
-        return [self._storage.location(part.path) for part in self._parts_of(table)]
+        return [self._storage.location(file.path) for file in self._part_files_of(table)]
 
     @cached_property
     def _extra(self) -> dict[str, tuple[Column, ...]]:
-        """By table: the columns that any of its files has beyond the record's."""
+        """By table, the columns that any of its files has beyond the record type's own."""
         found: dict[str, dict[str, Column]] = {table: {} for table in RECORD_TYPES}
         for window in self.manifest.windows:
             for table, names in window.extra_columns.items():
                 for name, kind in names.items():
                     column = found[table].setdefault(name, RECORD_TYPES[table].extra_column(name, kind))
-                    if column.type != kind:  # of another type at another time: as text, it is one column
+                    if column.type != kind:  # its type changed between exports; as text it is one column
                         found[table][name] = RECORD_TYPES[table].extra_column(name, "string")
         return {table: tuple(columns.values()) for table, columns in found.items()}
 
     def schema(self, table: str) -> pa.Schema:
-        """A table's Arrow schema: ``tenant_id`` and ``trace_id`` before a step's columns, then extra columns.
+        """Return a table's Arrow schema: ``tenant_id`` and ``trace_id`` before a step's columns, extra columns last.
 
         Raises
         ------
         ConfigError
-            No such table.
+            There is no such table.
         """
-        self._parts_of(table)
+        self._require_table(table)
         return arrow_schema(RECORD_TYPES[table].stored_columns(self._extra[table]))
 
     def to_arrow(
@@ -183,7 +184,7 @@ class Dataset:
         columns: Collection[str] | None = None,
         filter: ds.Expression | None = None,  # noqa: A002
     ) -> pa.Table:
-        """A table's rows, in memory.
+        """Return a table's rows, in memory.
 
         Parameters
         ----------
@@ -191,12 +192,12 @@ class Dataset:
         columns : collection of str, optional
             Only these, in this order.
         filter : pyarrow.dataset.Expression, optional
-            Such as ``pyarrow.compute.field("status") == "error"``; row groups without a match are not read.
+            For example ``pyarrow.compute.field("status") == "error"``; row groups without a match are not read.
 
         Raises
         ------
         ConfigError
-            No such table or column; the message lists those there are.
+            There is no such table or column; the message lists those that exist.
         """
         return self.scan(table, columns, filter).read_all()
 
@@ -206,46 +207,46 @@ class Dataset:
         columns: Collection[str] | None = None,
         filter: ds.Expression | None = None,  # noqa: A002
     ) -> pa.RecordBatchReader:
-        """As :meth:`to_arrow`, batch by batch."""
+        """Return the rows of :meth:`to_arrow` batch by batch."""
         schema = self.schema(table)
         names = schema.names if columns is None else list(columns)
         if unknown := [name for name in names if name not in schema.names]:
             raise ConfigError(
-                f"{table} has no column {', '.join(map(repr, unknown))}; there are {', '.join(schema.names)}"
+                f"{table} has no column {', '.join(map(repr, unknown))}; its columns are {', '.join(schema.names)}"
             )
         found = ds.dataset(
-            [self._storage.arrow_path(part.path) for part in self._parts_of(table)],
+            [self._storage.arrow_path(file.path) for file in self._part_files_of(table)],
             schema=schema,
             format=ds.ParquetFileFormat(default_fragment_scan_options=_scan_options()),
             filesystem=self._storage.arrow_filesystem(),
         )
-        # Few batches ahead: a scan's memory would otherwise grow with the files' row groups.
+        # With more read ahead, a scan's memory would grow with the files' row groups.
         return found.scanner(
             columns=names, filter=filter, batch_size=65_536, batch_readahead=4, fragment_readahead=2
         ).to_reader()
 
     def sql(self, query: str) -> duckdb.DuckDBPyRelation:
-        """Ask in SQL; DuckDB answers.
+        """Query the dataset in SQL, with DuckDB.
 
         Parameters
         ----------
         query : str
-            Over the views ``incidents``, ``runs``, ``traces``, ``trace_steps`` and ``ledger``: each step with its run
-            (``tenant_id, run_id, trace_id, agent_id, day``, the run's ``started_at, completed_at, termination_reason``,
-            then the step's columns), the frame for questions of cost. All have ``day``, a text: the UTC day on which
-            the run started (the incident was created), or ``__undated__``.
+            Over the views ``incidents``, ``runs``, ``traces``, ``trace_steps`` and ``ledger``. The ledger has each step
+            with its run, for questions about cost: ``tenant_id, run_id, trace_id, agent_id, day``, the run's
+            ``started_at, completed_at, termination_reason``, then the step's columns. Each view has ``day``, a string:
+            the UTC day on which the run started (or the incident was created), or ``__undated__``.
 
         Returns
         -------
         duckdb.DuckDBPyRelation
-            Lazy; ``.df()``, ``.arrow()``, ``.pl()``, ``.fetchall()``.
+            Lazy; read it with ``.df()``, ``.arrow()``, ``.pl()`` or ``.fetchall()``.
 
         Raises
         ------
         duckdb.Error
-            The query is none.
+            DuckDB cannot run the query.
         ConfigError
-            A table has extra columns that SQL, which takes no notice of case, cannot tell from others.
+            An extra column's name differs from another only in case, which SQL ignores.
         """
         return self._connection.sql(query)
 
@@ -258,83 +259,72 @@ class Dataset:
         self._storage.register(connection)
         for table in RECORD_TYPES:
             connection.execute(f"CREATE VIEW {table} AS {self._view(table)}")
-        steps = ", ".join(
-            f"s.{_quoted(name)}" for name in self.schema("trace_steps").names if name not in ("tenant_id", "trace_id")
-        )
-        connection.execute(
-            "CREATE VIEW ledger AS SELECT s.tenant_id, t.run_id, s.trace_id, r.agent_id, s.day, "  # noqa: S608 - quoted
-            f"r.started_at, r.completed_at, r.termination_reason, {steps} FROM trace_steps AS s "
-            "LEFT JOIN traces AS t ON t.tenant_id = s.tenant_id AND t.trace_id = s.trace_id "
-            "LEFT JOIN runs AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id"
-        )
+        steps = [name for name in self.schema("trace_steps").names if name not in ("tenant_id", "trace_id")]
+        connection.execute(f"CREATE VIEW ledger AS {ledger_view(steps)}")
         return connection
 
     def _view(self, table: str) -> str:
-        columns = RECORD_TYPES[table].stored_columns(self._extra[table])
-        files = self.files(table)
-        if not files:
-            nulls = ", ".join(
-                f"CAST(NULL AS {_DUCKDB_TYPES[column.type]}) AS {_quoted(column.name)}" for column in columns
-            )
-            return f"SELECT {nulls}, CAST(NULL AS VARCHAR) AS day WHERE false"
-        _require_distinct(table, columns)
-        # read_parquet knows the columns of the files alone; an extra one may be declared where no file has it.
-        held = {column.name for column in RECORD_TYPES[table].stored_columns()}
+        record_type = RECORD_TYPES[table]
+        held = {column.name for column in record_type.stored_columns()}
         for window in self.manifest.windows:
             if window.rows[table]:
                 held |= window.extra_columns.get(table, {}).keys()
-        names = ", ".join(
-            f"CAST({_quoted(column.name) if column.name in held else 'NULL'} AS {_DUCKDB_TYPES[column.type]}) "
-            f"AS {_quoted(column.name)}"
-            for column in columns
-        )
-        listed = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in files)
-        # The day stands in the path alone; the tenant in the file, too, and there as it is.
-        return (
-            f"SELECT {names}, regexp_extract({_FILENAME}, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
-            f"FROM read_parquet([{listed}], union_by_name = true, filename = '{_FILENAME}', hive_partitioning = false)"
-        )
+        return table_view(table, record_type.stored_columns(self._extra[table]), self.files(table), held)
 
     def verify(self) -> DatasetVerification:
-        """Hold every file against the manifest, and every row against its place.
+        """Check every file against the manifest, and every row against its place. Memory is bounded by batches.
 
         Returns
         -------
         DatasetVerification
-            Everything that was found to be wrong; its truth value says whether nothing was. Memory is bounded by batches.
-        """
-        return verify_dataset(self._storage, self.manifest)
-
-    def compact(self, *, window: str = "1d") -> Dataset:
-        """Merge small files: settled windows that follow each other without a gap in one of the given length become one.
-
-        Rows and, for windows of whole days, content digests stay as they are; the old files stay for ``as_of``. Windows
-        with a gap between them stay apart, for a later export may yet find runs there; so do those in which an extra
-        column was of another type.
-
-        Returns
-        -------
-        Dataset
-            The dataset as of the new manifest; this one where nothing was to be merged.
+            All findings; true if there are none.
 
         Raises
         ------
         DatasetUnreadable
+            The storage cannot list the files.
+        """
+        return verify_dataset(self._storage, self.manifest)
+
+    def compact(self, *, window: str = "1d") -> Dataset:
+        """Merge small files: adjacent settled windows that lie in one window of the given length become one.
+
+        The rows do not change, nor do the content digests of windows of whole days; the old files stay for ``as_of``.
+        Windows with a gap between them are not merged, because a later export may find runs there; nor are windows in
+        which an extra column has different types.
+
+        Returns
+        -------
+        Dataset
+            The dataset as of the new manifest, or this one if there was nothing to merge.
+
+        Raises
+        ------
+        ConfigError
+            `window` is not a valid length.
+        DatasetUnreadable
             A file to be merged is not what the manifest says. Nothing was merged.
         DestinationConflict
             An export or another compaction began here meanwhile.
+        DatasetError
+            The storage failed. Nothing was merged.
         """
         manifest = compact(self._storage, self.manifest, window)
         return self if manifest is self.manifest else Dataset(self._storage, manifest)
 
-    def _parts_of(self, table: str) -> Sequence[PartFile]:
+    def _part_files_of(self, table: str) -> Sequence[PartFile]:
+        self._require_table(table)
+        return [file for file in self.part_files if file.table == table]
+
+    def _require_table(self, table: str) -> None:
         if table not in RECORD_TYPES:
-            raise ConfigError(f"no table {one_line(repr(table), 60)}; there are {', '.join(RECORD_TYPES)}")
-        return [part for part in self.part_files if part.table == table]
+            raise ConfigError(
+                f"there is no table {one_line(repr(table), 60)}; the tables are {', '.join(RECORD_TYPES)}"
+            )
 
     @property
     def facts(self) -> list[tuple[str, str]]:
-        """What people want to know first, as names and texts."""
+        """What users want to know first, as pairs of name and text."""
         windows = self.manifest.windows
         provisional = sum(not window.settled for window in windows)
         span = self.time_range
@@ -346,7 +336,7 @@ class Dataset:
             ("tenants", f"{len(tenants):,}: {shown}{more}" if tenants else "none"),
             (
                 "windows",
-                f"{len(windows):,}, {provisional:,} provisional; {sum(w.open_runs for w in windows):,} open runs",
+                f"{len(windows):,}, {provisional:,} provisional; {plural(sum(w.open_runs for w in windows), 'open run')}",
             ),
             ("undated runs", f"{sum(window.undated_runs for window in windows):,}"),
         ]
@@ -357,7 +347,7 @@ class Dataset:
 
     def _repr_html_(self) -> str:
         left = "text-align:left"
-        files = {table: len(self._parts_of(table)) for table in RECORD_TYPES}
+        files = {table: len(self._part_files_of(table)) for table in RECORD_TYPES}
         rows = "".join(
             f"<tr><td style='{left}'>{table}</td><td>{self.rows[table]:,}</td><td>{files[table]:,}</td>"
             f"<td>{self.bytes[table] / 1e6:,.1f}</td></tr>"
@@ -369,35 +359,6 @@ class Dataset:
             f"<table><thead><tr><th style='{left}'>table</th><th>rows</th><th>files</th><th>MB</th></tr></thead>"
             f"<tbody>{rows}</tbody></table>"
         )
-
-
-_DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "timestamp": "TIMESTAMP WITH TIME ZONE"}
-
-
-_FILENAME = "exporttools_filename"
-
-
-def _require_distinct(table: str, columns: Sequence[Column]) -> None:
-    """Raise where SQL would answer for one column with another's values."""
-    seen = {"day": "day", _FILENAME: _FILENAME}
-    for column in columns:
-        other = seen.setdefault(column.name.lower(), column.name)
-        if other != column.name or column.name in ("day", _FILENAME):
-            raise ConfigError(
-                f"{table} has a column {one_line(repr(column.name), 80)} that SQL cannot tell from {one_line(repr(other), 80)}; "
-                "read it by to_arrow or scan, or name it otherwise in the layout"
-            )
-
-
-def _literal(path: str) -> str:
-    """A file's name as DuckDB takes it for that file alone: a directory named by the user may look like a pattern."""
-    if "://" in path:  # of an object store: what DuckDB reads it by knows no patterns
-        return path
-    return re.sub(r"[*?\[]", r"[\g<0>]", path)
-
-
-def _quoted(name: str) -> str:
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _scan_options() -> Any:

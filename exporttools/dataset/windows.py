@@ -1,4 +1,4 @@
-"""Windows as intervals of time: a grid over what is to be exported, less what is committed. No database, no file."""
+"""Windows as intervals of time: a grid over the period to export, without what is committed. No database, no file."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ _DAY_S = 86_400
 
 
 def parse_window(text: str) -> int:
-    """A window's length in seconds: whole days, or what divides a day.
+    """Return a window's length in seconds: whole days, or a length that divides a day.
 
     Raises
     ------
     ConfigError
-        Neither, or over 36,600 days.
+        Neither, or more than 36,600 days.
 
     Examples
     --------
@@ -36,7 +36,7 @@ def parse_window(text: str) -> int:
 
 
 def grid_number(moment: dt.datetime, length_s: int) -> int:
-    """The number of the grid's piece that a moment lies in.
+    """Return the number of the grid interval that contains a moment.
 
     Examples
     --------
@@ -47,7 +47,7 @@ def grid_number(moment: dt.datetime, length_s: int) -> int:
 
 
 def grid_interval(number: int, length_s: int) -> Interval:
-    """The piece of that number of the grid from 1970 on, in UTC; what no datetime can hold is cut off."""
+    """Return a grid interval by its number, counted from 1970 UTC, clipped to what a datetime can hold."""
     ends = []
     for edge in (number, number + 1):
         try:
@@ -58,12 +58,12 @@ def grid_interval(number: int, length_s: int) -> Interval:
 
 
 def clipped(interval: Interval, since: dt.datetime | None, until: dt.datetime | None) -> Interval:
-    """An interval as far as it lies in [since, until)."""
+    """Clip an interval to [since, until)."""
     return max(interval[0], since or interval[0]), min(interval[1], until or interval[1])
 
 
 def without(interval: Interval, taken: Sequence[Interval]) -> list[Interval]:
-    """What is left of an interval when others, ascending and apart from each other, are taken away.
+    """Return what is left of an interval without others, which ascend and do not overlap.
 
     Examples
     --------
@@ -85,21 +85,21 @@ def without(interval: Interval, taken: Sequence[Interval]) -> list[Interval]:
 
 
 def overlaps(interval: Interval, since: dt.datetime | None, until: dt.datetime | None) -> bool:
-    """Whether any of an interval lies in [since, until)."""
+    """Return whether an interval overlaps [since, until)."""
     return (until is None or interval[0] < until) and (since is None or interval[1] > since)
 
 
 def new_intervals(
-    cells: Iterable[int],
+    numbers: Iterable[int],
     length_s: int,
     since: dt.datetime | None,
     until: dt.datetime | None,
     committed: Sequence[Interval],
 ) -> list[Interval]:
-    """The windows to export: the grid's pieces in which anything happened, within [since, until), less what is committed."""
+    """Return the windows to export: the grid intervals of these numbers within [since, until), without what is committed."""
     taken = sorted(committed)
     found = []
-    for number in cells:
+    for number in numbers:
         start, end = clipped(grid_interval(number, length_s), since, until)
         if start < end:
             found += without((start, end), taken)

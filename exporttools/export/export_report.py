@@ -1,4 +1,4 @@
-"""What an export did, and what one would do: for terminals and notebooks. Exports nothing."""
+"""What an export did, or would do, for terminals and notebooks. Exports nothing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,15 +26,15 @@ class ExportReport:
     windows_skipped : int
         Settled and committed by an earlier export.
     windows_unchanged : int
-        Read again since they were provisional, and found to be as committed.
+        Read again because they were provisional, and found unchanged.
     windows_provisional : int
-        Of the dataset's windows within the export: still to be read again by the next.
+        The dataset's windows within the exported period that the next export reads again.
     open_runs : int
-        Runs without an end in those windows.
+        Runs without an end in the dataset's windows within the exported period.
     undated_runs : int
         Runs without a start, under ``day=__undated__``.
     retries : tuple of str
-        Why windows were read again after a passing failure, for each time.
+        For each time that a window was read again after a transient failure, the reason.
     seconds : float
     """
 
@@ -51,28 +52,28 @@ class ExportReport:
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the report as a dict ready for JSON."""
         return asdict(self) | {"rows": dict(self.rows), "bytes": dict(self.bytes), "retries": list(self.retries)}
 
     def _lines(self) -> list[str]:
         written, size = sum(self.rows.values()), sum(self.bytes.values())
         counts = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
         speed = f", {written / self.seconds:,.0f} rows/s" if self.seconds and written else ""
-        done = f"{megabytes(size)} in {self.seconds:,.1f} s{speed}"
+        done = f"{size_text(size)} in {self.seconds:,.1f} s{speed}"
         lines = [
-            *([counts, done] if written else [f"nothing new; looked at in {self.seconds:,.1f} s"]),
+            *([counts, done] if written else [f"nothing new; checked in {self.seconds:,.1f} s"]),
             f"windows: {self.windows_committed:,} committed, {self.windows_skipped:,} skipped (settled before), "
             f"{self.windows_unchanged:,} unchanged",
         ]
         if self.windows_provisional:
             lines.append(
-                f"provisional: {self.windows_provisional:,} windows with {self.open_runs:,} open runs; "
-                "the next export reads them again"
+                f"provisional: {plural(self.windows_provisional, 'window')} with {plural(self.open_runs, 'open run')}, "
+                "read again by the next export"
             )
         if self.undated_runs:
-            lines.append(f"undated: {self.undated_runs:,} runs without a start, under day=__undated__")
+            lines.append(f"undated: {plural(self.undated_runs, 'run')} without a start, under day=__undated__")
         if self.retries:
-            lines.append(f"retries: {len(self.retries)}; the last since {one_line(self.retries[-1], 160)}")
+            lines.append(f"retries: {len(self.retries):,}; the last because {one_line(self.retries[-1], 160)}")
         return lines
 
     def __str__(self) -> str:
@@ -92,11 +93,11 @@ class PlannedWindow:
     Attributes
     ----------
     since, until : datetime.datetime or None
-        Both None: the runs without a start.
+        Both are None for the runs without a start.
     why : str
         ``new`` or ``provisional``.
     runs, open_runs, incidents : int
-        Of the whole window; open runs of new windows only.
+        Counted by the plan for new windows, by the last export for provisional ones.
     """
 
     since: dt.datetime | None
@@ -108,7 +109,7 @@ class PlannedWindow:
 
     @property
     def name(self) -> str:
-        """How messages call it."""
+        """The window's name in messages."""
         if self.since is None or self.until is None:
             return "undated runs"
         return f"{_short(self.since)} to {_short(self.until)}"
@@ -124,7 +125,7 @@ class ExportPlan:
     windows : tuple of PlannedWindow
     windows_skipped : int
     estimated_steps, estimated_bytes : int
-        From the steps of a few hundred traces and what a step takes in Parquet; not a promise.
+        Estimates, from what is exported already, or else from the steps of a few hundred traces.
     """
 
     destination: str
@@ -135,22 +136,26 @@ class ExportPlan:
 
     @property
     def runs(self) -> int:
-        """Runs in all windows."""
+        """The runs in all windows."""
         return sum(window.runs for window in self.windows)
 
     def to_dict(self) -> dict[str, Any]:
-        """Ready for JSON."""
+        """Return the plan as a dict ready for JSON."""
         return asdict(self) | {"windows": [asdict(window) for window in self.windows], "runs": self.runs}
 
     def summary(self) -> str:
-        """One line."""
+        """Return the plan in one line."""
         return (
-            f"{one_line(self.destination, 300)}: {len(self.windows):,} windows to read, {self.windows_skipped:,} settled; "
-            f"{self.runs:,} runs, about {self.estimated_steps:,} steps and {megabytes(self.estimated_bytes)}"
+            f"{one_line(self.destination, 300)}: {plural(len(self.windows), 'window')} to read, "
+            f"{self.windows_skipped:,} settled; {plural(self.runs, 'run')}, "
+            f"about {plural(self.estimated_steps, 'step')} and {size_text(self.estimated_bytes)}"
         )
 
     def __str__(self) -> str:
-        shown = [f"  {w.name}  {w.why}  {w.runs:,} runs, {w.incidents:,} incidents" for w in self.windows[:50]]
+        shown = [
+            f"  {w.name}  {w.why}  {plural(w.runs, 'run')}, {plural(w.incidents, 'incident')}"
+            for w in self.windows[:50]
+        ]
         more = [f"  ... {len(self.windows) - 50:,} more"] if len(self.windows) > 50 else []
         return "\n".join([self.summary(), *shown, *more])
 
@@ -164,18 +169,18 @@ class ExportPlan:
         return f"<p>{html_text(self.summary(), 600)}</p><table><thead><tr>{head}</tr></thead><tbody>{rows}</tbody></table>{more}"
 
 
-def megabytes(count: int) -> str:
-    """A number of bytes for people.
+def size_text(count: int) -> str:
+    """Return a number of bytes as people read it.
 
     Examples
     --------
-    >>> megabytes(250_000_000), megabytes(812)
+    >>> size_text(250_000_000), size_text(812)
     ('250 MB', '812 bytes')
     """
     for size, unit in ((10**9, "GB"), (10**6, "MB"), (10**3, "kB")):
         if count >= size:
             return f"{count / size:,.{0 if count >= 10 * size else 1}f} {unit}"
-    return f"{count} bytes"
+    return plural(count, "byte")
 
 
 def _short(moment: dt.datetime) -> str:

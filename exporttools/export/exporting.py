@@ -1,4 +1,4 @@
-"""A fleet from a store into a dataset, window by window. Decides and commits; reading and writing are the tasks'."""
+"""Exports a fleet into a dataset, window by window. Plans and commits; the tasks read and write."""
 
 from __future__ import annotations
 
@@ -16,24 +16,25 @@ from typing import TYPE_CHECKING, Any
 from exporttools.database.scoped_reader import require_period
 from exporttools.database.store import ExportBundleStore
 from exporttools.dataset.committing import Committer
-from exporttools.dataset.manifest import Window, first_manifest, read_manifest
-from exporttools.dataset.storage import open_storage
+from exporttools.dataset.destinations import open_storage
+from exporttools.dataset.manifest import Window, first_manifest
+from exporttools.dataset.manifest_reader import read_manifest
 from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_window
 from exporttools.errors import DatasetError, DestinationConflict, ExportInterrupted, ExportToolsError
 from exporttools.export.export_report import ExportPlan, ExportReport, PlannedWindow
 from exporttools.export.task import ExportedWindow, ExportTask, export_window
 from exporttools.records.schema import RECORD_TYPES
 from exporttools.text.inert import one_line
-from exporttools.times import parse_length, parse_utc
+from exporttools.times import EARLIEST, parse_length, parse_utc
 
 if TYPE_CHECKING:
-    from exporttools.dataset.storage import Destination
+    from exporttools.dataset.destinations import Destination
 
 BYTES_PER_STEP = 45
-"""What a step takes in Parquet, for estimates where nothing is exported yet (benchmarks/bench_export.py)."""
+"""A step's size in Parquet, for estimates before the first export (benchmarks/bench_export.py)."""
 
 _SUBMITTED = 64
-"""How many windows an executor is given ahead, so that a failure leaves few to cancel."""
+"""How many windows an executor has at a time, so that a failure leaves few to cancel."""
 
 
 def export_dataset(
@@ -51,33 +52,32 @@ def export_dataset(
 ) -> ExportReport:
     """Export runs with all their traces and steps, and incidents, as a partitioned Parquet dataset.
 
-    Every window is read in one database snapshot and committed by one new manifest, whole or not at all. Windows that
-    were committed before and are settled are skipped; provisional ones are read again: those with open runs, and those
-    that were not over, or had not been for long enough. So the same call, made every night, keeps a dataset up to date,
-    and made after a failure, resumes.
+    Every window is read in one database snapshot and committed by one new manifest, whole or not at all. Settled windows
+    of earlier exports are skipped. Provisional ones are read again: they had open runs, or had not been over for long
+    enough. So the same call keeps a dataset up to date when made every night, and resumes when made after a failure.
 
     Parameters
     ----------
     store : ExportBundleStore
-        With traces in the same database. For worker processes or machines it has to be picklable: made from a path, from
-        ``env:NAME``, or from a function that gives the URL.
+        With traces in the same database. For worker processes or machines it must be picklable: made from a path, from
+        ``env:NAME``, or from a function that returns the URL.
     destination : str, path or storage
-        A directory, or the URL of one in an object store (``s3://bucket/prefix``; extra ``cloud``). Made if need be.
+        A directory, or a URL in an object store (``s3://bucket/prefix``; extra ``cloud``). Created if necessary.
     since, until : datetime.datetime, optional
         With a time zone; half-open, [since, until), over a run's start and an incident's creation.
     window : str
-        The length of windows, in whole days or dividing a day: ``"1d"``, ``"7d"``, ``"1h"``. Windows lie on a grid from
-        1970-01-01 UTC on.
+        The windows' length, whole days or a length that divides a day: ``"1d"``, ``"7d"``, ``"1h"``. Windows lie on a grid
+        that starts at 1970-01-01 UTC.
     tenant_id : str, optional
-        One tenant's rows only. A destination holds one tenant or all, never now this and now that.
+        Export only this tenant's rows. A destination holds either one tenant or all.
     executor : concurrent.futures.Executor, optional
-        Where windows are exported; it is not shut down. None: threads.
+        Where to export windows, by default threads. It is not shut down.
     jobs : int, optional
-        How many threads, where no executor is given. By default 2, or 1 on a machine of one processor.
+        How many threads, without an executor. By default 2, or 1 on a machine with one processor.
     settle : str
-        How long after its end a window is still expected to change: databases are given runs late.
+        How long after its end a window may still change, because runs reach the database late.
     progress : bool
-        Whether to show a bar, on a terminal or in a notebook.
+        Whether to show a progress bar, on a terminal or in a notebook.
 
     Returns
     -------
@@ -86,17 +86,19 @@ def export_dataset(
     Raises
     ------
     ConfigError
-        A bad argument, or an executor of processes with a store that cannot be sent there.
+        A bad argument, or an executor of processes with a store that cannot be pickled.
     DestinationConflict
-        Another export or compaction began in this destination meanwhile, or it holds another tenant's export. What is
-        committed stays.
+        Another export or compaction began in this destination meanwhile, or it holds another tenant's export. All
+        commits stay.
     ExportInterrupted
-        The database or the destination failed; what is committed stays, and the same call resumes.
+        The database or the destination failed. All commits stay, and the same call resumes.
+    DatasetUnreadable
+        A manifest in the destination cannot be read.
 
     Notes
     -----
-    Runs without a start, and traces of no known run, are exported under ``day=__undated__``, and read again by every
-    export. PartFile files that no manifest lists, left by an export that was killed, are removed once the next one begins.
+    Runs without a start, and traces without a known run, are exported under ``day=__undated__``, and read again by every
+    export. Part files that no manifest lists, left by a killed export, are removed when the next one begins.
 
     Examples
     --------
@@ -110,13 +112,15 @@ def export_dataset(
     True
     """
     began = time.monotonic()
-    job = _Job(store, destination, since, until, window, tenant_id, settle, create=True)
+    with _beginning():
+        job = _Job(store, destination, since, until, window, tenant_id, settle, create=True)
     writer = None
     retries: list[str] = []
     written = dict.fromkeys(RECORD_TYPES, 0), dict.fromkeys(RECORD_TYPES, 0)
     committed = unchanged = 0
     if job.planned:
-        writer = Committer(job.storage, job.manifest)
+        with _beginning():
+            writer = Committer(job.storage, job.manifest)
         with _Bar(job.planned, shown=progress) as bar, _executing(executor, jobs) as (pool, in_threads):
             tasks = [job.task(planned, bar.rows if in_threads else None) for planned in job.planned]
             for exported, changed in _committed(pool, tasks, writer):
@@ -156,7 +160,7 @@ def plan_export(
     window: str = "1d",
     tenant_id: str | None = None,
 ) -> ExportPlan:
-    """What :func:`export_dataset` would do with the same arguments; writes nothing.
+    """Return what :func:`export_dataset` would do with the same arguments. Writes nothing.
 
     Returns
     -------
@@ -182,7 +186,7 @@ def plan_export(
 
 
 class _Job:
-    """What is asked for, held against what the destination has and what the database has."""
+    """What to export: the request, compared with the destination and the database."""
 
     def __init__(
         self,
@@ -214,13 +218,14 @@ class _Job:
         if found is not None and found.tenant_id != self.tenant:
             held, asked = (("all tenants" if t is None else f"tenant {t!r}") for t in (found.tenant_id, self.tenant))
             raise DestinationConflict(
-                f"{self.name} holds an export of {one_line(held)}; this one is of {one_line(asked)}. Export into another place"
+                f"{self.name} holds an export of {one_line(held)}; this one is of {one_line(asked)}. "
+                "Export to another destination"
             )
         self.manifest = found or first_manifest(self.tenant)
         self.planned = self._plan()
 
     def covers(self, window: Window) -> bool:
-        """Whether a window is within what is asked for; the undated always is."""
+        """Return whether a window overlaps the requested period; the undated one always does."""
         interval = _interval(window)
         return interval is None or overlaps(interval, self.since, self.until)
 
@@ -228,27 +233,28 @@ class _Job:
         within = [known for known in self.manifest.windows if self.covers(known)]
         self.skipped = sum(known.settled for known in within)
         with self.store.window_snapshot() as snapshot:
-            grid_counts = {
-                cell.number: cell for cell in snapshot.grid_counts(self.length_s, self.tenant, self.since, self.until)
+            counts = {
+                found.number: found
+                for found in snapshot.grid_counts(self.length_s, self.tenant, self.since, self.until)
             }
             undated = snapshot.undated(self.tenant)
         committed = [interval for known in self.manifest.windows if (interval := _interval(known))]
         planned = []
-        for start, end in new_intervals(grid_counts, self.length_s, self.since, self.until, committed):
-            cell = grid_counts[grid_number(start, self.length_s)]
-            planned.append(PlannedWindow(start, end, "new", cell.runs, cell.open_runs, cell.incidents))
+        for start, end in new_intervals(counts, self.length_s, self.since, self.until, committed):
+            count = counts[grid_number(start, self.length_s)]
+            planned.append(PlannedWindow(start, end, "new", count.runs, count.open_runs, count.incidents))
         for known in within:
             if not known.settled and known.since is not None:
                 start, end = parse_utc(known.since), parse_utc(known.until or known.since)
-                counts = (known.rows["runs"], known.open_runs, known.rows["incidents"])
-                planned.append(PlannedWindow(start, end, "provisional", *counts))
-        planned.sort(key=lambda one: one.since or dt.datetime.min.replace(tzinfo=dt.UTC))
+                runs, incidents = known.rows["runs"], known.rows["incidents"]
+                planned.append(PlannedWindow(start, end, "provisional", runs, known.open_runs, incidents))
+        planned.sort(key=lambda one: one.since or EARLIEST)
         if undated or any(known.since is None for known in within):
             planned.append(PlannedWindow(None, None, "provisional", undated, 0, 0))
         return planned
 
     def task(self, planned: PlannedWindow, on_rows: Any) -> ExportTask:
-        """What a worker is given for a window."""
+        """Return a worker's task for a window."""
         return ExportTask(self.store, self.storage, self.tenant, planned.since, planned.until, self.settle, on_rows)
 
 
@@ -259,7 +265,7 @@ def _interval(window: Window) -> Interval | None:
 
 
 def _same(known: Window | None, found: Window) -> bool:
-    """Whether a window read again holds what was committed, and is as provisional as before."""
+    """Return whether a window that was read again has the committed rows, and is as provisional as before."""
     return known is not None and (
         known.rows,
         known.content_digests,
@@ -276,7 +282,7 @@ def _same(known: Window | None, found: Window) -> bool:
 
 
 def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -> Iterator[tuple[ExportedWindow, bool]]:
-    """The windows, each with whether it differs from what was there, once committed; on a failure the rest is cancelled."""
+    """Yield each window once it is committed, and whether it changed; after a failure, cancel the rest."""
     before = {(known.since, known.until): known for known in writer.manifest.windows}
     waiting = list(reversed(tasks))
     running: set[Future[ExportedWindow]] = set()
@@ -302,7 +308,7 @@ def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -
             raise
         raise ExportInterrupted(
             f"the export stopped: {one_line(error, 1500)}. {ready:,} of {len(tasks):,} windows are committed and stay; "
-            "the same export, run again, goes on from there"
+            "the same export, run again, continues from there"
         ) from error
     finally:
         for future in running:
@@ -311,8 +317,20 @@ def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -
 
 
 @contextmanager
+def _beginning() -> Iterator[None]:
+    """Turn a failure of the destination before the first window into an error that says so."""
+    try:
+        yield
+    except OSError as error:
+        raise ExportInterrupted(
+            f"the export could not begin: {one_line(error, 1500)}. No window was committed; once that is "
+            "fixed, run the same export again"
+        ) from error
+
+
+@contextmanager
 def _executing(executor: Executor | None, jobs: int | None) -> Iterator[tuple[Executor, bool]]:
-    """The executor, and whether its workers are threads of this process."""
+    """Yield the executor, and whether its workers are threads of this process."""
     if executor is not None:
         yield executor, isinstance(executor, ThreadPoolExecutor)
         return
@@ -322,7 +340,7 @@ def _executing(executor: Executor | None, jobs: int | None) -> Iterator[tuple[Ex
 
 
 class _Bar:
-    """Rows, rows a second and windows, while an export runs."""
+    """A progress bar of rows, rows per second and windows."""
 
     def __init__(self, planned: Sequence[PlannedWindow], *, shown: bool) -> None:
         from tqdm import tqdm
@@ -341,12 +359,12 @@ class _Bar:
         self._bar.close()
 
     def rows(self, count: int) -> None:
-        """Rows were read; from any thread."""
+        """Count rows that were read; from any thread."""
         with self._lock:
             self._bar.update(count)
 
     def window(self, window: Window, rows_known: bool) -> None:
-        """A window is ready."""
+        """Count a window that is done."""
         if not rows_known:
             self.rows(sum(window.rows.values()))
         self._windows += 1
@@ -355,7 +373,7 @@ class _Bar:
 
 
 def _is_watched() -> bool:
-    """Whether somebody sees what a bar draws: on a terminal, or in a notebook, whose standard error is none."""
+    """Return whether anyone sees a bar: on a terminal, or in a notebook, whose standard error is not a terminal."""
     ipython = sys.modules.get("IPython")
     shell = ipython.get_ipython() if ipython else None
     return sys.stderr.isatty() or hasattr(shell, "kernel")

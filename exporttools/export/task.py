@@ -1,4 +1,4 @@
-"""One window, from a database into part files: what a worker does, in a thread, a process or on another machine."""
+"""One window, from a database into part files: a worker's task, in a thread, a process or on another machine."""
 
 from __future__ import annotations
 
@@ -24,10 +24,10 @@ from exporttools.records.schema import RECORD_TYPES, Column
 from exporttools.times import utc_text
 
 QUEUED_BATCHES = 8
-"""How many batches lie between reading and writing."""
+"""How many batches may wait between reading and writing."""
 
 BACK_OFF_S = (0.5, 2.0, 8.0)
-"""How long to wait before the second, third and fourth attempt at a window; half of it to one and a half, at random."""
+"""How long to wait before the second, third and fourth attempt at a window, times a random factor from 0.5 to 1.5."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,14 +38,14 @@ class ExportTask:
     ----------
     store : ExportBundleStore
     storage : Storage
-        Where the dataset lies.
+        The dataset's storage.
     tenant_id : str or None
     since, until : datetime.datetime or None
-        Both None: the runs without a start.
+        Both are None for the runs without a start.
     settle : datetime.timedelta
         How long a window must have been over to be settled.
     on_rows : callable or None
-        Told the number of rows after each batch; only where the worker is a thread.
+        Called with the number of rows after each batch; only for workers that are threads.
     """
 
     store: ExportBundleStore
@@ -59,13 +59,13 @@ class ExportTask:
 
 @dataclass(frozen=True, slots=True)
 class ExportedWindow:
-    """A window whose parts are written, to be committed.
+    """A window whose part files are written, to be committed.
 
     Attributes
     ----------
     window : Window
     retries : tuple of str
-        Why it was read again, for each time.
+        For each time that it was read again, the reason.
     """
 
     window: Window
@@ -73,14 +73,14 @@ class ExportedWindow:
 
 
 def export_window(task: ExportTask) -> ExportedWindow:
-    """Read a window in one database snapshot and write its parts, again from the start after a passing failure.
+    """Read a window in one database snapshot and write its part files; after a transient failure, start again.
 
     Raises
     ------
     StoreError
-        What is wrong with the database or its rows; after the last attempt, if it could have passed.
+        The database or its rows are at fault; if that may be transient, after the last attempt.
     OSError
-        What the destination says.
+        The destination failed.
     """
     retries: list[str] = []
     while True:
@@ -90,7 +90,7 @@ def export_window(task: ExportTask) -> ExportedWindow:
             if not error.transient or len(retries) == len(BACK_OFF_S):
                 raise
             retries.append(str(error))
-            # At random, so that the windows which one failure stopped do not all come back at once.
+            # Random, so that the windows stopped by one failure do not all come back at once.
             sleep(BACK_OFF_S[len(retries) - 1] * random.uniform(0.5, 1.5))  # noqa: S311
 
 
@@ -98,7 +98,7 @@ def _attempt(task: ExportTask) -> Window:
     read_at = dt.datetime.now(dt.UTC)
     with task.store.window_snapshot() as snapshot:
         tenant_days = snapshot.tenant_days(task.tenant_id, task.since, task.until)
-        parts = _written(task, _items(snapshot, tenant_days))
+        part_files = _written(task, _items(snapshot, tenant_days))
         extra = {
             table: {column.name: column.type for column in snapshot.columns(table)[len(record_type.stored_columns()) :]}
             for table, record_type in RECORD_TYPES.items()
@@ -108,7 +108,7 @@ def _attempt(task: ExportTask) -> Window:
         task.storage,
         task.since,
         task.until,
-        parts,
+        part_files,
         read_at=utc_text(read_at),
         open_runs=open_runs,
         undated_runs=sum(tenant_day.runs for tenant_day in tenant_days) if task.since is None else 0,
@@ -119,7 +119,7 @@ def _attempt(task: ExportTask) -> Window:
 
 @dataclass(frozen=True, slots=True)
 class _Rows:
-    """Rows of a part, which follow those before of the same part."""
+    """Rows of a part file, in order."""
 
     table: str
     tenant_id: str
@@ -127,12 +127,12 @@ class _Rows:
     columns: tuple[Column, ...]
     batch: pa.RecordBatch
 
-    def same_part(self, other: _Rows | None) -> bool:
-        return other is not None and (self.table, self.tenant_id, self.day) == (other.table, other.tenant_id, other.day)
+    def same_part_file(self, other: _Rows) -> bool:
+        return (self.table, self.tenant_id, self.day) == (other.table, other.tenant_id, other.day)
 
 
 def _items(snapshot: WindowSnapshot, tenant_days: Sequence[TenantDay]) -> Generator[_Rows, None, None]:
-    """All rows of a window, part by part."""
+    """Yield all rows of a window, one part file after another."""
     for tenant_day in tenant_days:
         day = UNDATED if tenant_day.since is None else tenant_day.since.date().isoformat()
 
@@ -163,12 +163,12 @@ def _items(snapshot: WindowSnapshot, tenant_days: Sequence[TenantDay]) -> Genera
 
 
 def _written(task: ExportTask, items: Generator[_Rows, None, None]) -> list[PartFile]:
-    """Write the parts in a thread of its own, while this one reads on."""
+    """Write the part files in a separate thread, while this one reads on."""
     waiting: queue.Queue[_Rows | None] = queue.Queue(QUEUED_BATCHES)
     with ThreadPoolExecutor(1, thread_name_prefix="exporttools-writer") as pool:
-        writing = pool.submit(_write_parts, task, waiting)
+        writing = pool.submit(_write_part_files, task, waiting)
         try:
-            with closing(items):  # before the transaction that it reads in ends
+            with closing(items):  # before its transaction ends
                 for item in items:
                     if not _put(waiting, item, writing):
                         break
@@ -180,15 +180,15 @@ def _written(task: ExportTask, items: Generator[_Rows, None, None]) -> list[Part
 
 
 class _Abandon:
-    """What is put after the last batch where there should have been more."""
+    """Put in the queue instead of the next batch when the reader has failed."""
 
 
 class _Abandoned(Exception):
-    """The reader failed; the writer's parts vanish."""
+    """The reader failed; the part file being written is discarded."""
 
 
 def _put(waiting: queue.Queue[Any], item: Any, writing: Future[Any]) -> bool:
-    """Hand on, but never wait for a writer that has ended; whether it still runs."""
+    """Put an item in the queue, unless the writer has ended; return whether it still runs."""
     while not writing.done():
         try:
             waiting.put(item, timeout=0.2)
@@ -198,8 +198,8 @@ def _put(waiting: queue.Queue[Any], item: Any, writing: Future[Any]) -> bool:
     return False
 
 
-def _write_parts(task: ExportTask, waiting: queue.Queue[Any]) -> list[PartFile]:
-    parts: list[PartFile] = []
+def _write_part_files(task: ExportTask, waiting: queue.Queue[Any]) -> list[PartFile]:
+    part_files: list[PartFile] = []
     item = waiting.get()
     while item is not None:
         if isinstance(item, _Abandon):
@@ -208,12 +208,12 @@ def _write_parts(task: ExportTask, waiting: queue.Queue[Any]) -> list[PartFile]:
         with new_part_file(
             task.storage, RECORD_TYPES[first.table], first.columns, first.tenant_id, first.day
         ) as writer:
-            while isinstance(item, _Rows) and item.same_part(first):
+            while isinstance(item, _Rows) and item.same_part_file(first):
                 writer.write(item.batch)
                 if task.on_rows is not None:
                     task.on_rows(item.batch.num_rows)
                 item = waiting.get()
             if isinstance(item, _Abandon):
                 raise _Abandoned
-        parts.append(writer.part)
-    return parts
+        part_files.append(writer.part_file)
+    return part_files
