@@ -40,7 +40,7 @@ def test_export_says_what_it_did(url: str, tmp_path: Path) -> None:
 def test_dry_run_writes_nothing(url: str, tmp_path: Path) -> None:
     code, out, err = invoke("export", tmp_path / "d", "-d", url, "--dry-run", "--format", "csv")
     assert (code, out) == (0, "window,why,runs,open_runs,incidents\n2026-10-05 to 2026-10-06,new,1,0,1\n")
-    assert err == f"{tmp_path / 'd'}: 1 windows to read, 0 settled; 1 runs, about 3 steps and 135 bytes\n"
+    assert err == f"{tmp_path / 'd'}: 1 window to read, 0 settled; 1 run, about 3 steps and 135 bytes\n"
     assert not (tmp_path / "d").exists()
 
 
