@@ -37,7 +37,7 @@ class LocalStorage:
     def create(self, path: str, data: bytes) -> None:
         """See :class:`Storage`."""
         target = self._root / path
-        target.parent.mkdir(parents=True, exist_ok=True)
+        _make_directories(target.parent, self._root)
         with new_file(target) as file:
             file.write(data)
 

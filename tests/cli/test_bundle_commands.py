@@ -112,7 +112,9 @@ def test_a_passphrase_comes_from_the_environment_or_is_asked_for(
 def test_what_cannot_be_redacted(url: str, tmp_path: Path) -> None:
     result = call("-d", url, "bundle", "i1", "-o", str(tmp_path / "b"), "--redact", "tenant_id")
     assert (result.exit_code, result.stdout) == (2, "")
-    assert "'incidents.tenant_id' cannot be redacted: every row needs a value there. Redactable columns: " in result.stderr
+    assert (
+        "'incidents.tenant_id' cannot be redacted: every row needs a value there. Redactable columns: " in result.stderr
+    )
     assert not (tmp_path / "b").exists()
 
 

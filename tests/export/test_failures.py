@@ -272,6 +272,23 @@ def test_promise_14_all_is_synced_before_the_manifest(
         assert synced[count - 1 : count + 1] == [partial, directory]  # what is renamed, then the directory it went to
 
 
+def test_promise_14_every_new_directory_is_synced_into_its_parent(
+    fresh_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: set[int] = set()
+    fsync = os.fsync
+
+    def recorded_fsync(descriptor: int) -> None:
+        synced.add(os.fstat(descriptor).st_ino)
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
+    export(create_native(fresh_url, one_of_each()), tmp_path)
+    directories = [path for path in tmp_path.rglob("*") if path.is_dir()]
+    assert len(directories) > 10
+    assert [path for path in directories if path.parent.stat().st_ino not in synced] == []
+
+
 def test_orphans_of_a_failed_export_are_ignored_and_removed(
     fresh_url: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
