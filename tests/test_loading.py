@@ -273,15 +273,22 @@ def test_sqlite_times_are_the_text_that_sqlalchemy_writes(tmp_path: Path) -> Non
     connection.close()
 
 
-@pytest.mark.parametrize("content", [None, b"not a database " * 100], ids=["no folder", "not a database"])
-def test_an_sqlite_file_that_cannot_be_written_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "agents.sqlite"
-    if content is not None:
-        path.parent.mkdir()
-        path.write_bytes(content)
-    with pytest.raises(ConnectionFailed, match=r"agents\.sqlite"):
+    with pytest.raises(ConnectionFailed) as caught:
         load_tables(path, [("incidents", incidents("i1"))])
-    assert (path.read_bytes() if content is not None else path.parent.exists()) == (content or False)
+    assert str(caught.value) == f"sqlite:///{path}: the file cannot be created: No such file or directory"
+    assert not path.parent.exists()
+
+
+def test_a_file_that_is_not_a_database_is_left_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "agents.sqlite"
+    path.write_bytes(b"not a database " * 100)
+    with pytest.raises(
+        ConnectionFailed, match=r"agents\.sqlite: the file is not an SQLite database\. The driver says: "
+    ):
+        load_tables(path, [("incidents", incidents("i1"))])
+    assert path.read_bytes() == b"not a database " * 100
 
 
 def test_an_unreachable_server_is_named_without_its_password(tmp_path: Path) -> None:

@@ -49,7 +49,10 @@ _BY_SQLSTATE: dict[str, _Meaning] = {
 # libpq has no SQLSTATE for a refused connection, only what the server wrote; any other language ends in _UNREACHABLE.
 _REFUSALS: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r'FATAL: +database ".*" does not exist'), "3D000"),
-    (re.compile(r'FATAL: +(password authentication failed|role ".*" (does not exist|is not permitted))'), "28"),
+    (
+        re.compile(r'FATAL: +(\S+ authentication failed|no pg_hba\.conf|role ".*" (does not exist|is not permitted))'),
+        "28",
+    ),
     (re.compile(r"FATAL: +(sorry, too many clients|too many connections|remaining connection slots)"), "53300"),
 )
 

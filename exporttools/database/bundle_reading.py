@@ -14,7 +14,7 @@ from exporttools.records.snapshots import IncidentSnapshot, RunSnapshot, SourceS
 def read_export_bundle(
     reader: ScopedReader, trace_store: TraceStore, incident_id: str | None, run_id: str | None
 ) -> ExportBundle | None:
-    """Read what :meth:`exporttools.ExportBundleStore.get_export_bundle` returns."""
+    """Read a bundle; see :meth:`exporttools.ExportBundleStore.get_export_bundle`."""
     incidents = SnapshotTable.empty(IncidentSnapshot)
     if incident_id is not None:
         incidents = reader.one(IncidentSnapshot, "id", require_id("incident_id", incident_id), reader.tenant_id)

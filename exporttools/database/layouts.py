@@ -54,7 +54,7 @@ class Join:
     Parameters
     ----------
     table : str
-        The joined table. It must match at most one row for each row of the source, or rows are read several times.
+        The joined table. At most one of its rows may match a row of the source, or that row is read more than once.
     on : mapping of str to str
         The join's equalities: ``{joined table's column: source table's column}``.
     """

@@ -270,9 +270,7 @@ class BulkReader:
             if keep and not self._idle:
                 self._idle.append(joined)
                 return
-        with suppress(
-            adbc_driver_manager.Error
-        ):  # broken or not needed any more: a failure to close it changes nothing
+        with suppress(adbc_driver_manager.Error):  # it is broken or surplus, and closing it may fail
             joined.close()
 
 

@@ -23,6 +23,7 @@ from exporttools.database.scoped_reader import ScopedReader
 from exporttools.errors import InconsistentData, TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
 from exporttools.records.validity import Origin
+from exporttools.text.inert import one_line
 from exporttools.times import EPOCH
 
 if TYPE_CHECKING:
@@ -202,9 +203,8 @@ class WindowSnapshot:
         found = {}
         for found_name, count, more in self._rows(statement):
             if not isinstance(found_name, str):
-                raise Origin(source.table).fault(
-                    f"({count} of them)", "tenant_id", repr(found_name), "a string, never NULL"
-                )
+                shown = "NULL" if found_name is None else one_line(repr(found_name))
+                raise Origin(source.table).fault(f"({count:,} of them)", "tenant_id", shown, "a string, never NULL")
             found[found_name] = (int(count), int(more or 0))
         return found
 

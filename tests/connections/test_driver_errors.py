@@ -150,6 +150,8 @@ def test_a_sqlstate_says_what_it_means(connection: psycopg.Connection, sqlstate:
     ("server_says", "text"),
     [
         ('password authentication failed for user "reader"', "the server refused the user or password"),
+        ('Peer authentication failed for user "reader"', "the server refused the user or password"),
+        ('no pg_hba.conf entry for host "10.0.0.7", user "reader"', "the server refused the user or password"),
         ('role "reader" does not exist', "the server refused the user or password"),
         ('database "agents" does not exist', "the database does not exist"),
         ("sorry, too many clients already", "the server has no connections left"),

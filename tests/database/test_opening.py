@@ -94,3 +94,6 @@ def test_an_in_memory_engine() -> None:
 def test_engines_of_other_databases_are_refused() -> None:
     with pytest.raises(ConfigError, match=r"an Engine of mysql\+pymysql is not supported; expected postgresql://"):
         ExportBundleStore(sa.create_engine("mysql+pymysql://h/d", module=__import__("sqlite3")))
+    with pytest.raises(ConfigError) as caught:
+        ExportBundleStore(sa.create_engine("postgresql+pg8000://h/d", module=__import__("sqlite3")))
+    assert str(caught.value) == ("the driver 'pg8000' is not supported; create the Engine with postgresql+psycopg://")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import pickle
 import threading
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from exporttools import (
 )
 from exporttools.database import store as store_module
 from exporttools.records.snapshot_table import SnapshotTable
-from tests.databases import NOON, create_native, incident, one_of_each, run, run_sql, step, trace
+from tests.databases import NOON, create_native, incident, one_of_each, run, run_sql, step, trace, writable
 
 SECOND = dt.timedelta(seconds=1)
 
@@ -188,7 +189,9 @@ def test_every_trace_equals_the_sample(sample_url: str, sample: dict[str, pa.Tab
 
 def test_the_singleton_says_that_it_reads_the_sample(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(store_module, "_singleton", None)
-    with pytest.warns(UserWarning, match="EXPORTTOOLS_DATABASE_URL is not set: reading the embedded sample"):
+    with pytest.warns(
+        UserWarning, match="^EXPORTTOOLS_DATABASE_URL is not set: reading the embedded sample, a made-up fleet$"
+    ):
         first = get_export_bundle_store()
     assert get_export_bundle_store() is first
     assert len(first.list_incidents()) == 8
@@ -255,3 +258,44 @@ def test_repr_says_where_it_reads(store: ExportBundleStore, backend: str) -> Non
     store.list_runs()
     assert "layout native" in repr(store)
     assert "SqlTraceStore" in repr(store.trace_store)
+
+
+# Worker processes
+
+
+def test_a_store_is_pickled_by_what_it_was_made_from(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    url = create_native(f"sqlite:///{tmp_path / 'agents.sqlite'}", one_of_each())
+    monkeypatch.setenv("AGENTS_DB", url)
+    for database in (url, "env:AGENTS_DB", tmp_path / "agents.sqlite"):
+        copy = pickle.loads(pickle.dumps(ExportBundleStore(database, tenant_id="acme")))
+        assert copy.tenant_id == "acme"
+        assert len(copy.list_runs()) == 1
+    monkeypatch.chdir(tmp_path)
+    relative = pickle.dumps(ExportBundleStore(Path("agents.sqlite")))
+    monkeypatch.chdir(tmp_path.parent)
+    assert len(pickle.loads(relative).list_runs()) == 1
+
+
+def test_a_store_that_cannot_be_pickled_says_why(url: str) -> None:
+    engine = writable(url)
+    password = "postgresql://reader:s3cret@db.internal/agents"
+    for store, message in (
+        (
+            ExportBundleStore(url, trace_store=SqlTraceStore(url)),
+            "a store with a trace_store of its own cannot be sent to another process",
+        ),
+        (
+            ExportBundleStore(engine),
+            "a store on an Engine cannot be sent to another process; make it from a path, from 'env:NAME', or from a "
+            "function that returns the URL",
+        ),
+        (
+            ExportBundleStore(password),
+            "the store's URL holds a password, which would be sent to other processes; make the store from 'env:NAME', "
+            "where the environment variable NAME holds the URL there, or from a function that returns it",
+        ),
+    ):
+        with pytest.raises(ConfigError) as caught:
+            pickle.dumps(store)
+        assert str(caught.value) == message
+    engine.dispose()
