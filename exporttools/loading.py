@@ -1,7 +1,7 @@
-"""The only room that writes a database: makes the four native tables and fills them in bulk. Reads none of their rows.
+"""The only room that writes to a database: creates the four native tables and fills them in bulk. Reads none of their rows.
 
-PostgreSQL is filled through ADBC, which sends binary COPY; tables, rows and indexes are one transaction. A new SQLite
-file is built under another name and renamed when it is whole; one that exists is filled in one transaction. Either way
+PostgreSQL is filled through ADBC, which sends binary COPY, in one transaction with its tables and indexes. A new SQLite
+file is built under another name and renamed when it is complete; an existing one is filled in one transaction. Either way
 a load that fails or is killed leaves no half-filled table behind.
 """
 
@@ -32,47 +32,47 @@ from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
 
 DatabaseName = str | os.PathLike[str] | URL
-"""What names a database to write: a URL or the path of an SQLite file."""
+"""A database to write to: a URL or the path of an SQLite file."""
 
 Batches = Iterable[tuple[str, pa.Table]]
-"""Native tables' names, each with some of its rows."""
+"""Names of native tables, each with some of its rows."""
 
 INDEXES: dict[str, tuple[str, ...]] = {
     "incidents": ("created_at",),
     "runs": ("started_at",),
     "traces": ("tenant_id", "run_id"),
 }
-"""What reads look for, beyond the keys."""
+"""The columns of each table's index, beyond the primary keys: what reads filter and sort by."""
 
 
 def load_tables(
     database: DatabaseName, batches: Batches, *, on_rows: Callable[[str, int], None] | None = None
 ) -> dict[str, int]:
-    """Make the four native tables and fill them; tables that exist already must be empty.
+    """Create the four native tables and fill them; tables that exist already must be empty.
 
     Parameters
     ----------
     database : str, path or URL
-        ``postgresql://...``, ``sqlite:///...`` or the path of an SQLite file, which need not exist yet.
+        ``postgresql://...``, ``sqlite:///...`` or the path of an SQLite file, which is created if it does not exist.
     batches : iterable of (str, pyarrow.Table)
-        Taken one at a time, so that memory is one batch. A table's first batch says which extra columns it has beyond
-        the record's (:data:`exporttools.records.schema.RECORD_TYPES`); the others must have the same.
+        Consumed one at a time, so that only one batch is in memory. A table's first batch decides which extra columns it
+        has beyond the record's (:data:`exporttools.records.schema.RECORD_TYPES`); later batches must have the same.
     on_rows : callable, optional
-        Told the table and the number of rows after each batch.
+        Called with the table and the number of rows after each batch.
 
     Returns
     -------
     dict of str to int
-        How many rows each of the four tables was given.
+        How many rows were written to each of the four tables.
 
     Raises
     ------
     ConfigError
-        A table holds rows already, lacks columns, or a batch is not of its table's columns. Nothing was written.
+        A table already has rows, lacks columns, or a batch does not have its table's columns. Nothing was written.
     InconsistentData
-        A value that its column forbids. Nothing was written.
+        A column forbids one of its values. Nothing was written.
     StoreError
-        What the database says. Nothing was written.
+        The database failed. Nothing was written.
 
     Examples
     --------
@@ -98,26 +98,26 @@ def load_tables(
 
 
 class _Target(Protocol):
-    """A database in an open transaction; its end is the opener's."""
+    """A database in an open transaction, which its opener ends."""
 
     dialect: sa.Dialect
     sql_types: dict[str, sa.types.TypeEngine[Any]]
     key_at_once: bool
-    """Whether a table is made with its primary key; one that is added after the rows is faster."""
+    """Whether a table is created with its primary key; adding the key after the rows is faster."""
 
     def query(self, statement: str) -> list[tuple[Any, ...]]: ...
 
     def execute(self, statement: str) -> None: ...
 
     def column_names(self, table: str) -> list[str]:
-        """Empty where there is no such table."""
+        """Return the table's columns, or an empty list if there is no such table."""
         ...
 
     def append(self, table: str, rows: pa.Table) -> None: ...
 
 
 class _Load:
-    """One load: which tables were there, which were made, and how many rows each was given."""
+    """One load: the tables found, the tables created, and how many rows were written to each."""
 
     def __init__(self, target: _Target, label: str) -> None:
         self._target = target
@@ -129,16 +129,18 @@ class _Load:
         self._require_empty()
 
     def append(self, table: str, rows: pa.Table) -> None:
-        """Write some rows; a table's first make the table."""
+        """Write some rows; a table's first rows create the table."""
         if table not in RECORD_TYPES:
             accepted = ", ".join(RECORD_TYPES)
-            raise ConfigError(f"no native table {one_line(table)!r}; accepted are {accepted}. Nothing was written.")
+            raise ConfigError(
+                f"there is no native table {one_line(table)!r}; expected {accepted}. Nothing was written."
+            )
         if table not in self._schemas:
             self._begin_table(table, rows.schema)
         expected = self._schemas[table]
         if not rows.schema.equals(expected):
             raise ConfigError(
-                f"{table}: a batch has the columns {_described(rows.schema)}; its first had {_described(expected)}. "
+                f"{table}: a batch has the columns {_described(rows.schema)}; the first batch had {_described(expected)}. "
                 f"Nothing was written."
             )
         record_type = RECORD_TYPES[table]
@@ -147,7 +149,7 @@ class _Load:
         self.row_counts[table] += rows.num_rows
 
     def finish(self) -> None:
-        """Make the tables that no rows came for, then keys and indexes, and count for the planner."""
+        """Create the tables that got no rows, then keys and indexes, and update the planner's statistics."""
         for table, record_type in RECORD_TYPES.items():
             if table not in self._schemas:
                 self._begin_table(table, arrow_schema(record_type.stored_columns()))
@@ -166,8 +168,8 @@ class _Load:
                 filled.append(table)
         if filled:
             raise ConfigError(
-                f"{self._label} holds rows already, in {', '.join(filled)}; expected a database whose tables "
-                f"{', '.join(RECORD_TYPES)} are absent or empty. Nothing was written."
+                f"{self._label} already has rows in {', '.join(filled)}; expected the tables {', '.join(RECORD_TYPES)} "
+                f"to be missing or empty. Nothing was written."
             )
 
     def _begin_table(self, table: str, schema: pa.Schema) -> None:
@@ -177,8 +179,8 @@ class _Load:
         missing = [column.name for column in columns if column.name not in found]
         if found and missing:
             raise ConfigError(
-                f"{self._label}: the table {table} is there without {', '.join(missing)}; "
-                f"found are {', '.join(one_line(name, 60) for name in found)}. Nothing was written."
+                f"{self._label}: the existing table {table} has no column {', '.join(missing)}; "
+                f"found {', '.join(one_line(name, 60) for name in found)}. Nothing was written."
             )
         if not found:
             made = _sql_table(table, columns, self._target.sql_types)
@@ -193,7 +195,7 @@ class _Load:
 
 
 def _columns(table: str, schema: pa.Schema) -> list[Column]:
-    """The table's columns in the order of the rows, after checking that all the record's are there, of its types."""
+    """The table's columns in the order of the rows, which must include all of the record's columns with their types."""
     known = {column.name: column for column in RECORD_TYPES[table].stored_columns()}
     wrong = [
         f"{name} {column.type}"
@@ -202,7 +204,7 @@ def _columns(table: str, schema: pa.Schema) -> list[Column]:
     ]
     if wrong:
         raise ConfigError(
-            f"{table}: rows lack the columns {', '.join(wrong)}; found are {_described(schema)}. Nothing was written."
+            f"{table}: the rows lack the columns {', '.join(wrong)}; found {_described(schema)}. Nothing was written."
         )
     return [known.get(field.name) or column_of(field) for field in schema]
 
@@ -231,7 +233,7 @@ def _with_key(made: sa.Table) -> sa.Table:
 class _Postgresql:
     """A PostgreSQL transaction over ADBC."""
 
-    # Not the driver's own style of parameters, which would double every % in a name.
+    # Not the driver's own parameter style, which would double every % in a name.
     dialect: sa.Dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]
     sql_types = SQL_TYPES
     key_at_once = False
@@ -260,7 +262,7 @@ def _open_postgresql(url: URL, label: str) -> Iterator[_Postgresql]:  # noqa: AR
     with closing(adbc_driver_postgresql.dbapi.connect(libpq_conninfo(url))) as connection:
         with closing(connection.cursor()) as cursor:
             target = _Postgresql(cursor)
-            # Keys and indexes are made by sorting: what is enough memory for a read is little for that.
+            # Keys and indexes are built by sorting, which needs more memory than reads do.
             target.execute("SET LOCAL maintenance_work_mem = '256MB'")
             yield target
         connection.commit()
@@ -294,7 +296,7 @@ class _Sqlite:
 
 
 def _sqlite_values(column: pa.ChunkedArray) -> list[Any]:
-    """A column's values as sqlite3 takes them; without a Python call a value wherever that can be."""
+    """A column's values as sqlite3 accepts them, where possible without a Python call for each value."""
     if pa.types.is_timestamp(column.type):
         column = column.cast(pa.timestamp("us")).cast(pa.string())
     if pa.types.is_string(column.type) or not column.null_count:
@@ -313,7 +315,7 @@ def _open_sqlite(url: URL, label: str) -> Iterator[_Sqlite]:
         try:
             file = stack.enter_context(new_file(path))
         except OSError as error:
-            raise ConnectionFailed(f"{label}: the file cannot be made: {one_line(error.strerror)}") from error
+            raise ConnectionFailed(f"{label}: the file cannot be created: {one_line(error.strerror)}") from error
         file.close()  # SQLite opens it by its name
         with _sqlite_transaction(Path(file.name), new=True) as target:
             yield target
@@ -321,7 +323,7 @@ def _open_sqlite(url: URL, label: str) -> Iterator[_Sqlite]:
             stack.close()
         except FileExistsError as error:
             raise ConfigError(
-                f"{label} appeared while it was being made; it was left as it is. Nothing was written."
+                f"{label} was created by someone else during the load; that file was left unchanged. Nothing was written."
             ) from error
 
 
@@ -330,10 +332,10 @@ def _sqlite_transaction(path: Path, *, new: bool = False) -> Iterator[_Sqlite]:
     uri = f"file:{quote(str(path.absolute()))}?mode=rw"
     with closing(sqlite3.connect(uri, uri=True, isolation_level=None)) as connection:
         if new:
-            # Nobody else sees the file before it is whole, so there is nothing to roll back to.
+            # Nobody else sees the file before it is complete, so there is nothing to roll back to.
             connection.execute("PRAGMA journal_mode = OFF")
             connection.execute("PRAGMA synchronous = OFF")
-        # A sample of each index is enough for the planner, and quick on millions of rows.
+        # For the planner a sample of each index is enough, and fast on millions of rows.
         connection.execute("PRAGMA analysis_limit = 1000")
         connection.execute("BEGIN IMMEDIATE")
         yield _Sqlite(connection)

@@ -22,7 +22,7 @@ Rows = Mapping[str, Sequence[Mapping[str, Any]]]
 
 
 def writable(url: str) -> sa.Engine:
-    """An engine of the test's own, to write by."""
+    """An engine of the test's own, to write with."""
     return sa.create_engine(make_url(url).set(drivername="postgresql+psycopg") if "postgresql" in url else url)
 
 
@@ -36,8 +36,18 @@ def run_sql(url: str, *statements: str) -> None:
         engine.dispose()
 
 
+def wal_mode(url: str) -> str:
+    """Let an SQLite database have a writer beside its readers, as PostgreSQL does; return the URL."""
+    if "sqlite" in url:
+        engine = writable(url)
+        with engine.connect() as connection:
+            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
+        engine.dispose()
+    return url
+
+
 def stored(url: str, table: str, order: str) -> list[dict[str, Any]]:
-    """A table's rows as the database gives them, times as UTC datetimes; read without any code of ours."""
+    """A table's rows as the database returns them, times as UTC datetimes; read without any code of ours."""
     engine = writable(url)
     with engine.connect() as connection:
         rows = connection.execute(sa.text(f"SELECT * FROM {table} ORDER BY {order}")).mappings().all()
@@ -55,18 +65,18 @@ def _utc(name: str, value: Any) -> Any:
 def create_native(
     url: str, rows: Rows, *, drop: Mapping[str, Sequence[str]] = {}, extra: Mapping[str, str] = {}
 ) -> str:
-    """The four native tables with the given rows, without some columns, with extra ones on the steps. Gives the URL."""
+    """Create the four native tables with the given rows, without some columns, with extra ones on the steps; return the URL."""
     engine = writable(url)
     types = _SQL_TYPES[engine.dialect.name]
     with engine.begin() as connection:
-        for record in RECORD_TYPES.values():
-            columns = [c for c in (*record.context, *record.columns) if c.name not in drop.get(record.table, ())]
+        for table, record_type in RECORD_TYPES.items():
+            columns = [c for c in record_type.stored_columns() if c.name not in drop.get(table, ())]
             ddl = [f"{column.name} {types[column.type]}" for column in columns]
-            if record.table == "trace_steps":
+            if table == "trace_steps":
                 ddl += [f"{name} {types[kind]}" for name, kind in extra.items()]
-            connection.exec_driver_sql(f"CREATE TABLE {record.table} ({', '.join(ddl)})")
-            for row in rows.get(record.table, ()):
-                insert(connection, record.table, row)
+            connection.exec_driver_sql(f"CREATE TABLE {table} ({', '.join(ddl)})")
+            for row in rows.get(table, ()):
+                insert(connection, table, row)
     engine.dispose()
     return url
 

@@ -1,4 +1,4 @@
-"""Filling a database: the same rows come back, nothing is ever half written, nothing is ever overwritten."""
+"""Filling a database: the same rows come back, nothing is ever half written or overwritten."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from exporttools.errors import ConfigError, ConnectionFailed, InconsistentData, StoreError
-from exporttools.loading import INDEXES, load_tables
+from exporttools.loading import load_tables
 from exporttools.records.schema import INCIDENTS, RECORD_TYPES, RUNS, TRACE_STEPS, TRACES
 from exporttools.sample import sample_block
 from tests.databases import run_sql, stored, writable
@@ -73,6 +73,14 @@ def test_extremes_and_hostile_text_come_out_as_they_went_in(fresh_url: str) -> N
     assert stored(fresh_url, "trace_steps", "step_index") == [step]
 
 
+KEYS_AND_INDEXES: dict[str, tuple[list[str], list[list[str]]]] = {
+    "incidents": (["id"], [["created_at"]]),
+    "runs": (["run_id"], [["started_at"]]),
+    "traces": (["trace_id"], [["tenant_id", "run_id"]]),
+    "trace_steps": (["trace_id", "step_index"], []),
+}
+
+
 def test_columns_types_keys_and_indexes_are_the_schema_s(fresh_url: str, small_block: dict[str, pa.Table]) -> None:
     load_tables(fresh_url, small_block.items())
     types = {
@@ -81,19 +89,21 @@ def test_columns_types_keys_and_indexes_are_the_schema_s(fresh_url: str, small_b
     }
     engine = writable(fresh_url)
     inspector = sa.inspect(engine)
-    for table, record in RECORD_TYPES.items():
-        extra = [c for c in record.extra if c.name in ("name", "model", "error")]
-        expected = [
-            (c.name, types[engine.dialect.name][c.type], c.nullable) for c in (*record.context, *record.columns, *extra)
-        ]
+    for table, record_type in RECORD_TYPES.items():
+        extra = [c for c in record_type.extra if c.name in ("name", "model", "error")]
+        expected = [(c.name, types[engine.dialect.name][c.type], c.nullable) for c in record_type.stored_columns(extra)]
         assert [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)] == expected
-        key = ["trace_id", "step_index"] if table == "trace_steps" else list(record.key)
+        key, indexes = KEYS_AND_INDEXES[table]
         assert inspector.get_pk_constraint(table)["constrained_columns"] == key
-        assert [tuple(index["column_names"]) for index in inspector.get_indexes(table)] == (
-            [INDEXES[table]] if table in INDEXES else []
-        )
-    if engine.dialect.name == "postgresql":
-        assert inspector.get_columns("runs")[5]["type"].timezone is True  # type: ignore[attr-defined]
+        assert [index["column_names"] for index in inspector.get_indexes(table)] == indexes
+    engine.dispose()
+
+
+def test_postgresql_times_have_a_time_zone(fresh_postgres_url: str) -> None:
+    load_tables(fresh_postgres_url, [])
+    engine = writable(fresh_postgres_url)
+    types = {column["name"]: column["type"] for column in sa.inspect(engine).get_columns("runs")}
+    assert types["started_at"].timezone is True  # type: ignore[attr-defined]
     engine.dispose()
 
 
@@ -131,8 +141,8 @@ def test_empty_tables_that_are_there_are_filled(fresh_url: str, small_block: dic
 def test_tables_with_rows_are_refused_and_left_as_they_are(fresh_url: str) -> None:
     load_tables(fresh_url, [("incidents", incidents("i1"))])
     message = (
-        r"holds rows already, in incidents; expected a database whose tables incidents, runs, traces, trace_steps "
-        r"are absent or empty\. Nothing was written\."
+        r"already has rows in incidents; expected the tables incidents, runs, traces, trace_steps "
+        r"to be missing or empty\. Nothing was written\."
     )
     with pytest.raises(ConfigError, match=message):
         load_tables(fresh_url, [("runs", pa.Table.from_pylist([], schema=RUNS.arrow_schema()))])
@@ -141,7 +151,9 @@ def test_tables_with_rows_are_refused_and_left_as_they_are(fresh_url: str) -> No
 
 def test_an_empty_table_that_lacks_columns_is_refused(fresh_url: str) -> None:
     run_sql(fresh_url, "CREATE TABLE incidents (id text, tenant_id text)")
-    message = r"the table incidents is there without source_run_id, .*; found are id, tenant_id\."
+    message = (
+        r"the existing table incidents has no column source_run_id, .*; found id, tenant_id\. Nothing was written\."
+    )
     with pytest.raises(ConfigError, match=message):
         load_tables(fresh_url, [("incidents", incidents("i1"))])
     assert tables_in(fresh_url) == ["incidents"]
@@ -152,15 +164,17 @@ def test_an_empty_table_that_lacks_columns_is_refused(fresh_url: str) -> None:
 def test_a_load_that_fails_leaves_nothing(fresh_url: str, there: bool) -> None:
     if there:
         run_sql(fresh_url, "CREATE TABLE mine (x text)")
+    before = found_at(fresh_url)
     with pytest.raises(RuntimeError, match="the source broke"):
         load_tables(fresh_url, broken_after("incidents", incidents("i1")))
-    _assert_untouched(fresh_url, there)
+    assert found_at(fresh_url) == before
+    assert ("mine" in before) == there
 
 
 def test_rows_with_the_same_key_are_refused_and_nothing_is_left(fresh_url: str) -> None:
     with pytest.raises(StoreError, match=r"unique|UNIQUE"):
         load_tables(fresh_url, [("incidents", incidents("i1")), ("incidents", incidents("i1"))])
-    _assert_untouched(fresh_url, there=False)
+    assert found_at(fresh_url) == []
 
 
 def test_values_that_a_column_forbids_are_refused_and_nothing_is_left(fresh_url: str) -> None:
@@ -168,28 +182,31 @@ def test_values_that_a_column_forbids_are_refused_and_nothing_is_left(fresh_url:
     rows = pa.Table.from_pylist([trace], schema=TRACES.arrow_schema())
     with pytest.raises(InconsistentData, match="trace_id='t1' has violation_step_index = -1; expected at least 0"):
         load_tables(fresh_url, [("incidents", incidents("i1")), ("traces", rows)])
-    _assert_untouched(fresh_url, there=False)
+    assert found_at(fresh_url) == []
 
 
-def _assert_untouched(url: str, there: bool) -> None:
-    path = make_url(url).database if url.startswith("sqlite") else None
-    if path is not None:
-        assert [file.name for file in Path(path).parent.iterdir()] == ([Path(path).name] if there else [])
-    if there or path is None:
-        assert tables_in(url) == (["mine"] if there else [])
+def found_at(url: str) -> list[str]:
+    """A database's tables; with SQLite's, the files in its directory, which may not have one yet."""
+    if not url.startswith("sqlite"):
+        return tables_in(url)
+    path = Path(str(make_url(url).database))
+    return [file.name for file in path.parent.iterdir()] + (tables_in(url) if path.exists() else [])
 
 
 @pytest.mark.parametrize(
     ("batches", "message"),
     [
-        ([("spans", incidents("i1"))], "no native table 'spans'; accepted are incidents, runs, traces, trace_steps"),
+        (
+            [("spans", incidents("i1"))],
+            "there is no native table 'spans'; expected incidents, runs, traces, trace_steps. Nothing was written.",
+        ),
         (
             [("incidents", incidents("i1").drop_columns("severity"))],
-            "incidents: rows lack the columns severity string; found are id",
+            "incidents: the rows lack the columns severity string; found id",
         ),
         (
             [("incidents", incidents("i1")), ("incidents", incidents("i2").append_column("x", pa.array(["y"])))],
-            "incidents: a batch has the columns .*, x string; its first had id string",
+            "incidents: a batch has the columns .*, x string; the first batch had id string",
         ),
         (
             [("incidents", incidents("i1").append_column("x", pa.array([True])))],
@@ -202,7 +219,7 @@ def test_batches_of_other_columns_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=message):
         load_tables(fresh_url, batches)
-    _assert_untouched(fresh_url, there=False)
+    assert found_at(fresh_url) == []
 
 
 # One database only
@@ -230,7 +247,10 @@ def test_a_file_that_appears_meanwhile_is_left_as_it_is(tmp_path: Path) -> None:
         path.write_bytes(b"somebody else's")
         yield "incidents", incidents("i1")
 
-    with pytest.raises(ConfigError, match="appeared while it was being made; it was left as it is"):
+    with pytest.raises(
+        ConfigError,
+        match="was created by someone else during the load; that file was left unchanged. Nothing was written.",
+    ):
         load_tables(path, batches())
     assert path.read_bytes() == b"somebody else's"
     assert list(tmp_path.iterdir()) == [path]
@@ -253,15 +273,22 @@ def test_sqlite_times_are_the_text_that_sqlalchemy_writes(tmp_path: Path) -> Non
     connection.close()
 
 
-@pytest.mark.parametrize("content", [None, b"no database " * 100], ids=["no folder", "no database"])
-def test_an_sqlite_file_that_cannot_be_written_is_refused(tmp_path: Path, content: bytes | None) -> None:
+def test_a_file_in_a_folder_that_is_not_there_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "folder" / "agents.sqlite"
-    if content is not None:
-        path.parent.mkdir()
-        path.write_bytes(content)
-    with pytest.raises(ConnectionFailed, match=r"agents\.sqlite"):
+    with pytest.raises(ConnectionFailed) as caught:
         load_tables(path, [("incidents", incidents("i1"))])
-    assert (path.read_bytes() if content is not None else path.parent.exists()) == (content or False)
+    assert str(caught.value) == f"sqlite:///{path}: the file cannot be created: No such file or directory"
+    assert not path.parent.exists()
+
+
+def test_a_file_that_is_not_a_database_is_left_unchanged(tmp_path: Path) -> None:
+    path = tmp_path / "agents.sqlite"
+    path.write_bytes(b"not a database " * 100)
+    with pytest.raises(
+        ConnectionFailed, match=r"agents\.sqlite: the file is not an SQLite database\. The driver says: "
+    ):
+        load_tables(path, [("incidents", incidents("i1"))])
+    assert path.read_bytes() == b"not a database " * 100
 
 
 def test_an_unreachable_server_is_named_without_its_password(tmp_path: Path) -> None:

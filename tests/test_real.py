@@ -25,7 +25,7 @@ from exporttools.loading import load_tables
 
 pytestmark = pytest.mark.real
 
-# The totals that the traces' own page states: steps, tokens, cents, milliseconds, errors.
+# The totals that the traces' own page states: steps, tokens, US cents, milliseconds, failed steps.
 TOTALS = {
     "inspect": (638, 155318, 0, 1986863.064, 0),
     "langfuse": (138, 26766, 2.365675, 554974.0, 0),
@@ -64,8 +64,8 @@ def url(real: Path, backend: str, request: pytest.FixtureRequest) -> str:
 def test_totals_by_tenant(url: str, tenant: str) -> None:
     store = ExportBundleStore(url, tenant_id=tenant)
     frame = pd.concat([store.get_trace_steps(found.trace_id).to_pandas() for found in store.list_traces()])
-    steps, tokens, cents, milliseconds, errors = TOTALS[tenant]
-    assert (len(frame), frame["tokens"].sum(), (frame["status"] == "error").sum()) == (steps, tokens, errors)
+    steps, tokens, cents, milliseconds, failed = TOTALS[tenant]
+    assert (len(frame), frame["tokens"].sum(), (frame["status"] == "error").sum()) == (steps, tokens, failed)
     assert frame["cost_cents"].sum() == pytest.approx(cents)
     assert frame["duration_ms"].sum() == pytest.approx(milliseconds, abs=0.001)
 

@@ -1,1 +1,1 @@
-"""What names a database, and what its drivers say when it fails. Opens nothing."""
+"""How a database is named, its column types in SQL, and its drivers' errors as ours. Opens nothing."""

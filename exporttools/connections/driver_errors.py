@@ -1,15 +1,16 @@
-"""The one boundary at which drivers' errors become ours. Opens nothing, reads nothing.
+"""The one place where drivers' errors become ours. Opens nothing, reads nothing.
 
-SQLAlchemy, psycopg, sqlite3 and ADBC each raise their own; callers of this package see only
-:class:`exporttools.errors.StoreError` and what is below it, with the driver's error as the cause.
+SQLAlchemy, psycopg, sqlite3 and ADBC each raise their own; users of this package see only
+:class:`exporttools.errors.StoreError` and its subclasses, with the driver's error as the cause.
 """
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import NamedTuple
 
 import adbc_driver_manager
 import psycopg
@@ -19,38 +20,59 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from exporttools.errors import ConnectionFailed, InconsistentData, QueryTimeout, SchemaMismatch, StoreError
 from exporttools.text.inert import one_line
 
-# SQLSTATE classes and codes: PostgreSQL documentation, appendix A.
-_BY_SQLSTATE: tuple[tuple[str, type[StoreError], str], ...] = (
-    ("57014", QueryTimeout, "the statement was cancelled; raise statement_timeout or narrow the read"),
-    ("55P03", QueryTimeout, "a lock was not to be had in time"),
-    ("08", ConnectionFailed, "the connection failed"),
-    ("28", ConnectionFailed, "the server refused the user or password"),
-    ("3D000", ConnectionFailed, "there is no such database"),
-    ("53300", ConnectionFailed, "the server has no connection left"),
-    ("57P", ConnectionFailed, "the server ended the connection"),
-    ("42P01", SchemaMismatch, "a table of the layout is gone"),
-    ("42703", SchemaMismatch, "a column of the layout is gone"),
-    ("42501", StoreError, "the user lacks the right to read; grant SELECT"),
-    ("25006", StoreError, "the database was opened to read only"),
-    ("40", StoreError, "the read conflicted with a change and was rolled back; read again"),
-    ("22", InconsistentData, "a stored value cannot be read"),
+
+class _Meaning(NamedTuple):
+    """What a driver's error means to a user; `transient` is explained at :class:`exporttools.errors.StoreError`."""
+
+    error: type[StoreError]
+    text: str
+    transient: bool = False
+
+
+# By SQLSTATE, or its first characters: PostgreSQL documentation, appendix A.
+_BY_SQLSTATE: dict[str, _Meaning] = {
+    "57014": _Meaning(QueryTimeout, "the statement was cancelled; raise statement_timeout or narrow the read", True),
+    "55P03": _Meaning(QueryTimeout, "timed out waiting for a lock", True),
+    "08": _Meaning(ConnectionFailed, "the connection failed", True),
+    "28": _Meaning(ConnectionFailed, "the server refused the user or password"),
+    "3D000": _Meaning(ConnectionFailed, "the database does not exist"),
+    "53300": _Meaning(ConnectionFailed, "the server has no connections left", True),
+    "57P": _Meaning(ConnectionFailed, "the server closed the connection", True),
+    "42P01": _Meaning(SchemaMismatch, "a table of the layout no longer exists"),
+    "42703": _Meaning(SchemaMismatch, "a column of the layout no longer exists"),
+    "42501": _Meaning(StoreError, "permission denied; reading needs SELECT on the tables"),
+    "25006": _Meaning(StoreError, "the database is open read-only"),
+    "40": _Meaning(StoreError, "the read conflicted with a change and was rolled back; try again", True),
+    "22": _Meaning(InconsistentData, "a stored value cannot be read"),
+}
+
+# libpq has no SQLSTATE for a refused connection, only what the server wrote; any other language ends in _UNREACHABLE.
+_REFUSALS: tuple[tuple[re.Pattern[str], str], ...] = (
+    (re.compile(r'FATAL: +database ".*" does not exist'), "3D000"),
+    (
+        re.compile(r'FATAL: +(\S+ authentication failed|no pg_hba\.conf|role ".*" (does not exist|is not permitted))'),
+        "28",
+    ),
+    (re.compile(r"FATAL: +(sorry, too many clients|too many connections|remaining connection slots)"), "53300"),
 )
 
-_TRANSIENT_SQLSTATES = ("40", "08", "57P", "57014", "55P03", "53300")
+# By a part of SQLite's messages, which are part of its interface: the codes that go with them are coarser.
+_BY_SQLITE_MESSAGE: dict[str, _Meaning] = {
+    "interrupted": _Meaning(
+        QueryTimeout, "the statement ran longer than statement_timeout; raise it or narrow the read", True
+    ),
+    "database is locked": _Meaning(QueryTimeout, "timed out waiting for a writer to unlock the database", True),
+    "unable to open database file": _Meaning(ConnectionFailed, "the file cannot be opened"),
+    "file is not a database": _Meaning(ConnectionFailed, "the file is not an SQLite database"),
+    "malformed": _Meaning(ConnectionFailed, "the file is damaged"),
+    "disk I/O error": _Meaning(ConnectionFailed, "the file cannot be read"),
+    "no such table": _Meaning(SchemaMismatch, "a table of the layout no longer exists"),
+    "no such column": _Meaning(SchemaMismatch, "a column of the layout no longer exists"),
+    "Could not decode to UTF-8": _Meaning(InconsistentData, "a stored text is not valid UTF-8"),
+    "readonly database": _Meaning(StoreError, "the database is open read-only"),
+}
 
-# SQLite's messages, which are part of its interface: the codes that go with them are coarser.
-_BY_SQLITE_MESSAGE: tuple[tuple[str, type[StoreError], str], ...] = (
-    ("interrupted", QueryTimeout, "the statement ran longer than statement_timeout; raise it or narrow the read"),
-    ("database is locked", QueryTimeout, "a writer kept the database locked"),
-    ("unable to open database file", ConnectionFailed, "the file cannot be opened"),
-    ("file is not a database", ConnectionFailed, "the file is no SQLite database"),
-    ("malformed", ConnectionFailed, "the file is damaged"),
-    ("disk I/O error", ConnectionFailed, "the file cannot be read"),
-    ("no such table", SchemaMismatch, "a table of the layout is gone"),
-    ("no such column", SchemaMismatch, "a column of the layout is gone"),
-    ("Could not decode to UTF-8", InconsistentData, "a stored text is not UTF-8"),
-    ("readonly database", StoreError, "the database was opened to read only"),
-)
+_UNREACHABLE = _Meaning(ConnectionFailed, "the server cannot be reached or closed the connection", True)
 
 
 @contextmanager
@@ -60,61 +82,50 @@ def translated_errors(label: str, password: str | None = None) -> Iterator[None]
     Parameters
     ----------
     label : str
-        What messages call the database; without a password.
+        The database's name in messages; without a password.
     password : str, optional
         Erased from drivers' messages, should one quote it.
     """
     try:
         yield
     except DBAPIError as error:
-        raise _translate(error.orig or error, label, password) from error
+        raise _translated(error.orig or error, label, password) from error
     except PoolTimeout as error:
-        raise QueryTimeout(f"{label}: no connection of the pool became free; {_said(error, password)}") from error
+        text = _quoted(error, password)
+        raise QueryTimeout(f"{label}: timed out waiting for a free connection in the pool; {text}") from error
     except NoSuchTableError as error:
-        raise SchemaMismatch(f"{label}: no table {_said(error, password)}") from error
+        raise SchemaMismatch(f"{label}: the table {_quoted(error, password)} does not exist") from error
     except SQLAlchemyError as error:
-        raise StoreError(f"{label}: {_said(error, password)}") from error
+        raise StoreError(f"{label}: {_quoted(error, password)}") from error
     except (psycopg.Error, sqlite3.Error, adbc_driver_manager.Error) as error:
-        raise _translate(error, label, password) from error
+        raise _translated(error, label, password) from error
 
 
-def _translate(error: BaseException, label: str, password: str | None) -> StoreError:
-    kind, meaning = _meaning(error)
-    translated = kind(f"{label}: {meaning}. The driver says: {_said(error, password)}")
-    translated.transient = _is_transient(error)
+def _translated(error: BaseException, label: str, password: str | None) -> StoreError:
+    meaning = _meaning(error)
+    translated = meaning.error(f"{label}: {meaning.text}. The driver says: {_quoted(error, password)}")
+    translated.transient = meaning.transient
     return translated
 
 
-def _is_transient(error: BaseException) -> bool:
-    """Whether the same read may succeed when it is tried again: see :attr:`exporttools.errors.StoreError.transient`."""
+def _meaning(error: BaseException) -> _Meaning:
+    text = str(error)
     if isinstance(error, sqlite3.Error):
-        return any(fragment in str(error) for fragment in ("interrupted", "database is locked"))
-    sqlstate = getattr(error, "sqlstate", None)
+        known = (meaning for fragment, meaning in _BY_SQLITE_MESSAGE.items() if fragment in text)
+        return next(known, _Meaning(StoreError, "SQLite reported an error"))
+    refusals = (sqlstate for pattern, sqlstate in _REFUSALS if pattern.search(text))
+    sqlstate = str(getattr(error, "sqlstate", None) or next(refusals, ""))
     if sqlstate:
-        return str(sqlstate).startswith(_TRANSIENT_SQLSTATES)
-    return isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, adbc_driver_manager.OperationalError))
-
-
-def _meaning(error: BaseException) -> tuple[type[StoreError], str]:
-    if isinstance(error, (sqlite3.Error, UnicodeDecodeError)):
-        for fragment, kind, meaning in _BY_SQLITE_MESSAGE:
-            if fragment in str(error):
-                return kind, meaning
-        return StoreError, "SQLite failed"
-    sqlstate: Any = getattr(error, "sqlstate", None)
-    if sqlstate:
-        for code, kind, meaning in _BY_SQLSTATE:
-            if str(sqlstate).startswith(code):
-                return kind, meaning
-        return StoreError, f"the server answered with SQLSTATE {sqlstate}"
+        known = (meaning for code, meaning in _BY_SQLSTATE.items() if sqlstate.startswith(code))
+        return next(known, _Meaning(StoreError, f"the server reported SQLSTATE {sqlstate}"))
     if isinstance(error, psycopg.DataError):
-        return InconsistentData, "a stored value cannot be read"
+        return _BY_SQLSTATE["22"]
     if isinstance(error, (psycopg.OperationalError, psycopg.InterfaceError, adbc_driver_manager.OperationalError)):
-        return ConnectionFailed, "the server cannot be reached or ended the connection"
-    return StoreError, "the read failed"
+        return _UNREACHABLE
+    return _Meaning(StoreError, "the database driver failed")
 
 
-def _said(error: BaseException, password: str | None) -> str:
+def _quoted(error: BaseException, password: str | None) -> str:
     text = str(error)
     if password:
         text = text.replace(password, "***")

@@ -1,4 +1,4 @@
-"""What names a database: a URL, a path, a variable, an Engine. Opens nothing."""
+"""The ways to name a database: a URL, a path, an environment variable, an Engine. Opens nothing."""
 
 from __future__ import annotations
 
@@ -14,19 +14,18 @@ from exporttools.errors import ConfigError
 from exporttools.text.inert import one_line
 
 DatabaseLike = str | os.PathLike[str] | URL | Engine | Callable[[], str | URL]
-
-"""What names a database: a URL, ``env:NAME``, the path of an SQLite file, an Engine, or a function that gives the URL."""
+"""A URL, ``env:NAME``, the path of an SQLite file, an Engine, or a function that returns the URL."""
 
 ACCEPTED = (
     "postgresql://user:password@host/database, sqlite:///path/to/file.sqlite, the path of an SQLite file, env:NAME (a variable "
-    "that holds one of these), a function that gives one, or a SQLAlchemy Engine"
+    "that holds one of these), a function that returns one, or a SQLAlchemy Engine"
 )
 
 _LIKE_A_PATH = re.compile(r"[/\\]|\.(?:db|sqlite3?|s3db)$", re.IGNORECASE)
 
 
 def resolved(database: DatabaseLike) -> str | os.PathLike[str] | URL | Engine:
-    """What a variable or a function names; anything else as it is.
+    """Return the database that ``env:NAME`` or a function names, and anything else unchanged.
 
     Raises
     ------
@@ -41,9 +40,7 @@ def resolved(database: DatabaseLike) -> str | os.PathLike[str] | URL | Engine:
     if isinstance(database, str) and database.startswith("env:"):
         name = database.removeprefix("env:")
         if not os.environ.get(name):
-            raise ConfigError(
-                f"the environment variable {one_line(name, 60)!r} is not set; expected a database's URL in it"
-            )
+            raise ConfigError(f"the environment variable {one_line(name, 60)!r} is not set; set it to a database URL")
         return os.environ[name]
     if callable(database) and not isinstance(database, Engine):
         return database()
@@ -51,12 +48,12 @@ def resolved(database: DatabaseLike) -> str | os.PathLike[str] | URL | Engine:
 
 
 def parse_url(database: str | os.PathLike[str] | URL) -> URL:
-    """The URL of a database, checked and with the driver that this package uses.
+    """Check a database's URL and set the driver that this package uses.
 
     Raises
     ------
     ConfigError
-        Not a URL, or a dialect other than PostgreSQL and SQLite.
+        Not a URL, or one of another database than PostgreSQL and SQLite.
 
     Examples
     --------
@@ -70,10 +67,11 @@ def parse_url(database: str | os.PathLike[str] | URL) -> URL:
     if dialect == "postgresql":
         driver = url.drivername.partition("+")[2]
         if driver not in ("", "psycopg"):
-            raise ConfigError(f"the driver {driver!r} is not used here; write postgresql:// (psycopg 3)")
+            raise ConfigError(f"the driver {driver!r} is not supported; use postgresql:// (psycopg 3)")
         if "options" in url.query:
             raise ConfigError(
-                "the URL has options=...; poolers refuse it. Set roles' defaults on the server, or statement_timeout="
+                "the URL has options=..., which connection poolers refuse; set defaults for the role on the server, or use "
+                "statement_timeout="
             )
         return url.set(drivername="postgresql+psycopg")
     if dialect == "sqlite":
@@ -86,7 +84,7 @@ def parse_url(database: str | os.PathLike[str] | URL) -> URL:
                 "options in an SQLite URL are not accepted: the file is always opened read-only; give its plain path"
             )
         return url.set(drivername="sqlite+pysqlite")
-    raise ConfigError(f"the dialect {one_line(dialect)!r} is not supported; accepted are {ACCEPTED}")
+    raise ConfigError(f"the dialect {one_line(dialect)!r} is not supported; expected {ACCEPTED}")
 
 
 def _url_of(database: str | os.PathLike[str] | URL) -> URL:
@@ -95,7 +93,7 @@ def _url_of(database: str | os.PathLike[str] | URL) -> URL:
     if isinstance(database, os.PathLike):
         return URL.create("sqlite", database=os.fspath(database))
     if not isinstance(database, str):
-        raise ConfigError(f"a database is given as {ACCEPTED}; not as {type(database).__name__}")
+        raise ConfigError(f"database is of type {type(database).__name__}; expected {ACCEPTED}")
     if "://" in database:
         try:
             return make_url(database)
@@ -103,18 +101,18 @@ def _url_of(database: str | os.PathLike[str] | URL) -> URL:
             # The text may hold a password, so only the part before it is repeated.
             scheme = one_line(database.partition("://")[0], 40)
             raise ConfigError(
-                f"the URL that starts with {scheme!r}:// cannot be read; accepted are {ACCEPTED}"
+                f"the URL that starts with {scheme!r}:// cannot be parsed; expected {ACCEPTED}"
             ) from error
     if re.match(r"^[A-Za-z][A-Za-z0-9+.-]+:", database) or not (
         _LIKE_A_PATH.search(database) or Path(database).is_file()
     ):
         shown = one_line(database, 60) if "@" not in database else "(not shown: it may hold a password)"
-        raise ConfigError(f"not a database URL: {shown!r}; accepted are {ACCEPTED}")
+        raise ConfigError(f"not a database URL: {shown!r}; expected {ACCEPTED}")
     return URL.create("sqlite", database=database)
 
 
 def safe_label(url: URL) -> str:
-    """What messages and reprs call the database: host and database, never user or password.
+    """Name the database for messages and reprs: host and database, never user or password.
 
     Examples
     --------
@@ -129,5 +127,5 @@ def safe_label(url: URL) -> str:
 
 
 def libpq_conninfo(url: URL) -> str:
-    """The connection string of a PostgreSQL URL for drivers built on libpq. Holds the password: never show it."""
+    """Return a PostgreSQL URL as libpq reads it. It holds the password: never show it."""
     return url.set(drivername="postgresql").render_as_string(hide_password=False)

@@ -1,1 +1,1 @@
-"""The only room that reads a database: the store, its layouts and readers. Nothing is ever written."""
+"""The only room that reads a database: the store, its layouts and readers. Never writes."""

@@ -1,4 +1,4 @@
-"""A layout held against a live database: for each record what to select from. Reads no rows."""
+"""Matching a layout with a live database: for each record, the tables and expressions to select. Reads no rows."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from exporttools.times import epoch_us
 
 @dataclass(frozen=True)
 class BoundSource:
-    """One record's source as found in a live database: what to select from.
+    """One record's source in a live database: the tables and expressions to select.
 
     Attributes
     ----------
@@ -32,7 +32,7 @@ class BoundSource:
     columns : tuple of Column
         The record's context, own and extra columns that can be read, in order.
     started_at : ColumnElement or None
-        Traces only; see :class:`Source`.
+        Traces only; see :class:`exporttools.database.layouts.Source`.
     """
 
     record_type: RecordType
@@ -50,12 +50,12 @@ class BoundSource:
 
     @property
     def from_clause(self) -> FromClause:
-        """What the record is selected from."""
+        """The FROM clause: the record's table with the layout's joins."""
         return self._from
 
     @property
     def conditions(self) -> tuple[ColumnElement[bool], ...]:
-        """What holds for every row."""
+        """The layout's conditions on every row."""
         return self._where
 
     @property
@@ -67,7 +67,7 @@ class BoundSource:
     def select(
         self, columns: Collection[Column], *, joined: tuple[BoundSource, ColumnElement[bool]] | None = None
     ) -> Select[Any]:
-        """A SELECT of the columns; `joined` looks up another source's columns, NULL without a match."""
+        """A SELECT of the columns; `joined` adds another source by LEFT JOIN."""
         statement = sa.select(*(self[column.name].label(column.name) for column in columns))
         if joined is None:
             return statement.select_from(self._from).where(*self._where)
@@ -76,13 +76,13 @@ class BoundSource:
         return statement.select_from(lookup).where(*self._where)
 
     def moment(self, name: str) -> ColumnElement[Any]:
-        """A time column as an expression that sorts by time. SQLite keeps texts of any ISO 8601 form, which do not."""
+        """A time column as an expression that sorts by time; in SQLite, texts of mixed ISO 8601 forms do not."""
         if self._dialect == "sqlite":
             return sa.func.exporttools_utc_us(self[name], type_=sa.BigInteger())
         return self[name]
 
     def within(self, name: str, since: dt.datetime | None, until: dt.datetime | None) -> list[ColumnElement[bool]]:
-        """The conditions that a time column is in [since, until)."""
+        """The conditions that put a time column in [since, until)."""
         moment = self.moment(name)
         conditions = self._nearby(name, since, until) if self._dialect == "sqlite" else []
         if since is not None:
@@ -92,9 +92,9 @@ class BoundSource:
         return conditions
 
     def _nearby(self, name: str, since: dt.datetime | None, until: dt.datetime | None) -> list[ColumnElement[bool]]:
-        """What an SQLite text must be to lie in [since, until): told in C, before Python is asked for the moment.
+        """Conditions that SQLite checks in C, before it calls Python to parse a text's time.
 
-        A text that starts with a date lies within a day of it, whatever its offset; any other passes.
+        A text that starts with a date is within a day of it, whatever its offset; any other text passes.
         """
         stored = sa.type_coerce(self[name], sa.Text())
         dated = stored.bool_op("GLOB")("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*")
@@ -106,11 +106,11 @@ class BoundSource:
             bounds.append(stored < (until + 2 * day).date().isoformat())
         return [sa.or_(sa.not_(dated), sa.and_(*bounds))] if bounds else []
 
-    def cell(self, name: str, length_s: int) -> ColumnElement[Any]:
-        """Which piece of a grid of time from 1970 on, in pieces of so many seconds, a time column lies in."""
+    def grid_number(self, name: str, length_s: int) -> ColumnElement[Any]:
+        """The number of the grid interval that a time column falls in; intervals of `length_s` start at 1970-01-01."""
         if self._dialect == "sqlite":
             moment, length = self.moment(name), length_s * 1_000_000
-            # SQLite's remainder has the sign of the dividend, and its division of integers cuts towards zero.
+            # SQLite's remainder takes the sign of the dividend, and its integer division truncates towards zero.
             return (moment - (moment % length + length) % length) // length
         seconds = sa.cast(sa.func.extract("epoch", self[name]), sa.Numeric)
         return sa.cast(sa.func.floor(seconds / length_s), sa.BigInteger())
@@ -123,33 +123,33 @@ class BoundSource:
 
 @dataclass(frozen=True)
 class BoundLayout:
-    """A layout's sources as found in a live database, by table name."""
+    """A layout's sources in a live database, by native table name."""
 
     name: str
     sources: Mapping[str, BoundSource]
 
 
 def bind(database: Database, connection: Connection, layout: Layout | str, tables: Collection[str]) -> BoundLayout:
-    """Hold a layout against a live database.
+    """Match a layout with a live database.
 
     Parameters
     ----------
     database, connection
     layout : Layout or {"auto", "native", "aos"}
-        ``auto`` takes the first layout that fits.
+        ``auto`` takes the first built-in layout that fits.
     tables : collection of str
-        The records that must be there, by native table name.
+        The records to find, by native table name.
 
     Raises
     ------
     ConfigError
-        No such layout.
+        There is no layout of that name.
     SchemaMismatch
-        Names the tables and columns looked for, and those found.
+        No layout fits; names the missing tables and columns, and those found.
     """
     if isinstance(layout, str) and layout != "auto" and layout not in LAYOUTS:
         raise ConfigError(
-            f"no layout {one_line(layout)!r}; accepted are 'auto', {', '.join(map(repr, LAYOUTS))} or a Layout"
+            f"there is no layout {one_line(layout)!r}; expected 'auto', {', '.join(map(repr, LAYOUTS))} or a Layout"
         )
     candidates = (
         list(LAYOUTS.values()) if layout == "auto" else [LAYOUTS[layout] if isinstance(layout, str) else layout]
@@ -168,23 +168,23 @@ def bind(database: Database, connection: Connection, layout: Layout | str, table
 
 
 class _LiveTables:
-    """The tables and views that a database has, read when asked for."""
+    """The tables and views of a database, inspected on first use."""
 
     def __init__(self, connection: Connection) -> None:
         self._inspector = sa.inspect(connection)
         self._tables: dict[str, dict[str, sa.types.TypeEngine[Any]] | None] = {}
 
     def types(self, table: str) -> dict[str, sa.types.TypeEngine[Any]] | None:
-        """The columns' types by name; None: there is no such table."""
+        """Return the columns' types by name, or None if there is no such table."""
         if table not in self._tables:
             schema, _, name = table.rpartition(".")
-            there = self._inspector.has_table(name, schema=schema or None)
-            columns = self._inspector.get_columns(name, schema=schema or None) if there else None
+            exists = self._inspector.has_table(name, schema=schema or None)
+            columns = self._inspector.get_columns(name, schema=schema or None) if exists else None
             self._tables[table] = None if columns is None else {column["name"]: column["type"] for column in columns}
         return self._tables[table]
 
     def alias(self, table: str) -> FromClause:
-        """The table to select from, under a name of its own: two sources may look into one table."""
+        """The table under a new alias: two sources may read the same table."""
         schema, _, name = table.rpartition(".")
         columns = [sa.column(column, live_type) for column, live_type in (self.types(table) or {}).items()]
         return sa.table(name, *columns, schema=schema or None).alias()
@@ -199,7 +199,7 @@ def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database:
     source: Source = getattr(layout, record_type.table)
     if live.types(source.table) is None:
         raise SchemaMismatch(
-            f"layout {layout.name!r} keeps {record_type.plural} in a table {source.table!r}, which is not there"
+            f"layout {layout.name!r} reads {record_type.plural} from a table {source.table!r}, which does not exist"
         )
     aliases = {source.table: live.alias(source.table)}
     from_: FromClause = aliases[source.table]
@@ -237,10 +237,11 @@ def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database:
         else:
             spot = Field(place) if isinstance(place, str) else place
             table = spot.table or source.table
-            there = ", ".join(one_line(name, 60) for name in live.types(table) or {}) or "no such table"
+            names = ", ".join(one_line(name, 60) for name in live.types(table) or {})
             raise SchemaMismatch(
-                f"layout {layout.name!r}: table {table!r} has no column {spot.column!r}, which yields "
-                f"{record_type.table}.{column.name}; columns found: {there}"
+                f"layout {layout.name!r}: table {table!r} has no column {spot.column!r}, which "
+                f"{record_type.table}.{column.name} is read from; "
+                + (f"columns found: {names}" if names else "there is no such table")
             )
         columns.append(column)
     conditions = (stored(condition) for condition in source.where)
@@ -255,10 +256,10 @@ def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database:
 
 
 def _typed(column: Column, live: ColumnElement[Any], dialect: str, table: str) -> ColumnElement[Any]:
-    """A stored column as an expression of the record's type. Only casts that lose nothing are made on the quiet."""
+    """A stored column as an expression of the record's type. Only lossless casts are implicit."""
     kind = live.type
     if dialect == "sqlite":
-        # Declared types bind SQLite to nothing; values are held against the record's types when they arrive.
+        # SQLite does not enforce declared types; values are checked against the record's types when they arrive.
         as_text = column.type == "string" and not isinstance(kind, sa.String)
         return sa.cast(live, sa.Text()) if as_text else live
     if column.type == "string":
@@ -272,6 +273,6 @@ def _typed(column: Column, live: ColumnElement[Any], dialect: str, table: str) -
     if column.type == "timestamp" and isinstance(kind, sa.DateTime):
         return live if kind.timezone else sa.func.timezone("UTC", live, type_=sa.TIMESTAMP(timezone=True))
     raise SchemaMismatch(
-        f"table {table!r}: column {live.key!r} is of type {kind}; {column.name} is a {column.type}. "
-        f"Give its Field a convert= in a layout of your own"
+        f"table {table!r}: column {live.key!r} is of type {kind}; {column.name} is {column.described}. "
+        f"Convert it in a layout of your own: Field({live.key!r}, convert=...)"
     )

@@ -1,4 +1,4 @@
-"""The sample that ships with the package as an SQLite file, for whoever has no database yet. Reads no records."""
+"""The embedded sample: an SQLite file that ships with the package, for users without a database. Reads no records."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ URL_VARIABLE = "EXPORTTOOLS_DATABASE_URL"
 
 
 def default_database_url() -> tuple[str, bool]:
-    """The database to read where none is named, and whether that is the embedded sample.
+    """Return the database to read by default, and whether that is the embedded sample.
 
     Returns
     -------
     tuple of (str, bool)
-        The environment variable ``EXPORTTOOLS_DATABASE_URL`` and False; where it is unset or empty, the URL of
+        The value of the environment variable ``EXPORTTOOLS_DATABASE_URL`` and False; if it is unset or empty, the URL of
         :func:`embedded_database` and True.
 
     Raises
@@ -33,12 +33,12 @@ def default_database_url() -> tuple[str, bool]:
 
 
 def embedded_database() -> Path:
-    """The SQLite file of the sample. It is opened where it lies, read-only, so that its directory may be read-only too.
+    """Return the path of the sample's SQLite file. It is opened read-only and in place; its directory may be read-only.
 
     Raises
     ------
     ConfigError
-        The installation lacks it.
+        The file is missing from this installation.
 
     Examples
     --------

@@ -1,7 +1,8 @@
-"""Where a database keeps the four records: for each a table (or a join) and, for each column, what yields it.
+"""Where a database keeps the four records: for each its table, joined tables, and the source of every column.
 
-A :class:`Layout` is data. :func:`bind` holds it against a live database and gives :class:`BoundSource` objects to select from.
-What is not there reads NULL where the record allows it, and is an error that names it where it does not.
+A :class:`Layout` is data, and a user's own takes a few lines. When a store first reads, it matches the layout with the
+live database (:func:`exporttools.database.binding.bind`): a missing column reads NULL where the record allows NULL, and
+raises :class:`exporttools.errors.SchemaMismatch` where it does not.
 """
 
 from __future__ import annotations
@@ -19,16 +20,17 @@ from exporttools.records.schema import RECORD_TYPES, Column
 
 @dataclass(frozen=True, slots=True)
 class Field:
-    """A column of the source's table, or of a joined one.
+    """A stored column of the source's table or of a joined table, converted where that is needed.
 
     Parameters
     ----------
     column : str
         The stored column's name.
     table : str, optional
-        The joined table that has it; None: the source's own.
+        The joined table that has the column, as named in its :class:`Join`; by default the source's own table.
     convert : callable, optional
-        From the stored column to the SQL expression to read, for another type or unit.
+        Takes the stored column (a SQLAlchemy expression) and returns the expression to read, such as
+        ``lambda usd: sa.cast(sa.func.round(usd * 100), sa.BigInteger())``. By default the column is read as it is.
     """
 
     column: str
@@ -38,20 +40,23 @@ class Field:
 
 @dataclass(frozen=True, slots=True)
 class Constant:
-    """The same value in every row, for what a database does not keep."""
+    """The same value in every row, for a column that the database does not store."""
 
     value: str | int | float
 
 
 @dataclass(frozen=True, slots=True)
 class Join:
-    """A table to look further columns up in; rows without a match read NULL there.
+    """A LEFT JOIN: a table with further columns. A source row without a match reads NULL in them.
+
+    If the database lacks one of the join's columns, the table's columns count as missing.
 
     Parameters
     ----------
     table : str
+        The joined table. At most one of its rows may match a row of the source, or that row is read more than once.
     on : mapping of str to str
-        From the joined table's column to the source's column that it equals.
+        The join's equalities: ``{joined table's column: source table's column}``.
     """
 
     table: str
@@ -60,22 +65,26 @@ class Join:
 
 @dataclass(frozen=True, slots=True)
 class Source:
-    """Where one record lives.
+    """Where one record is stored.
 
     Parameters
     ----------
     table : str
-        The table or view, ``schema.table`` where it is not on the search path.
+        The table or view; ``schema.table`` if the schema is not on the search path.
     columns : mapping, optional
-        From a record's column to a stored column's name, a :class:`Field` or a :class:`Constant`. What is left out is
-        stored under the record's own name.
+        Maps a record's column to the name of a stored column, a :class:`Field` or a :class:`Constant`. A column that is
+        not mapped is stored under its own name.
     joins : tuple of Join, optional
+        Tables that a :class:`Field` of `columns` or `where` may name.
     where : tuple of Field, optional
-        Conditions (by ``convert``) on every row; one whose column the database lacks is passed over.
+        Conditions that every row must meet; each Field's `convert` returns the condition. A condition on a column that
+        the database does not have is skipped.
     extra : tuple of Column, optional
-        Further columns to read where the database has them; mapped by `columns` like the others.
+        Further columns, read where the database has them and mapped by `columns` like the record's own. They appear in
+        frames and files, not in snapshots.
     started_at : str or Field, optional
-        Traces only: when the trace started, to tell a run's last trace. None: when its first step did.
+        For traces: the column that says when a trace started, which decides which of a run's traces is the last. By
+        default a trace starts with its first step.
     """
 
     table: str
@@ -90,9 +99,20 @@ class Source:
 class Layout:
     """Where a database keeps the four records.
 
+    Parameters
+    ----------
+    name : str
+        The layout's name in messages, reprs and bundles.
+    incidents, runs, traces, trace_steps : Source
+
+    Raises
+    ------
+    ConfigError
+        A source maps a column that its record does not have.
+
     Examples
     --------
-    A database whose incidents are called alerts, else as ours:
+    Like our own layout, but the incidents are in a table ``alerts``:
 
     >>> from dataclasses import replace
     >>> mine = replace(NATIVE, name="mine", incidents=Source("alerts", {"id": "alert_id", "violation_type": "kind"}))
@@ -113,8 +133,8 @@ class Layout:
             unknown = [name for name in source.columns if name not in known]
             if unknown:
                 raise ConfigError(
-                    f"layout {self.name!r}: {record_type.table} maps {', '.join(unknown)}, which it does not have; "
-                    f"accepted are {', '.join(sorted(known))} (declare further ones in extra=)"
+                    f"layout {self.name!r}: {record_type.table} has no column {', '.join(unknown)} to map; "
+                    f"expected {', '.join(sorted(known))} (declare further columns in extra=)"
                 )
 
 
@@ -125,7 +145,7 @@ NATIVE = Layout(
     traces=Source("traces"),
     trace_steps=Source("trace_steps", extra=RECORD_TYPES["trace_steps"].extra),
 )
-"""Our own four tables, columns as in :mod:`exporttools.records.schema`."""
+"""Our own four tables, with the columns of :mod:`exporttools.records.schema`."""
 
 
 def _cents(usd: Any) -> ColumnElement[Any]:
@@ -170,4 +190,4 @@ AOS = Layout(
 """The agent platform's own tables: ``incidents``, ``runs``, ``aos_traces``, ``aos_trace_steps``."""
 
 LAYOUTS: dict[str, Layout] = {layout.name: layout for layout in (NATIVE, AOS)}
-"""The layouts that come with the package, by name, in the order in which ``auto`` tries them."""
+"""The built-in layouts by name, in the order in which ``auto`` tries them."""

@@ -1,4 +1,4 @@
-"""Opening a database, to read only, and one point in time to read at. Knows dialects; no tables, no records.
+"""Opening a database read-only, and reading it at one point in time. Knows dialects; no tables, no records.
 
 Nothing is ever written and no file is created: SQLite is opened with ``mode=ro`` and an explicit BEGIN, PostgreSQL
 in READ ONLY transactions of REPEATABLE READ.
@@ -29,21 +29,22 @@ _SQLITE_STEPS_BETWEEN_CHECKS = 10_000
 
 
 class Database:
-    """A database opened to read only. Safe to share between threads: each reads in its own transaction.
+    """A database opened read-only. Safe to share between threads: each reads in its own transaction.
 
     Parameters
     ----------
     database : str, path, URL or Engine
-        See :data:`ACCEPTED`. An Engine's own pool and settings are used and left as they are.
+        See :data:`exporttools.connections.urls.DatabaseLike`. An Engine's own pool and settings are used and left as
+        they are.
     statement_timeout : float, optional
-        Seconds that one statement may run; None: the server's own limit.
+        Seconds that one statement may run; by default the server's own limit.
     label : str, optional
-        What messages and reprs call it, instead of host and database.
+        The database's name in messages and reprs; by default its host and database.
 
     Raises
     ------
     ConfigError
-        See :func:`parse_url`; or `statement_timeout` is not a positive number.
+        See :func:`exporttools.connections.urls.parse_url`; or `statement_timeout` is not a positive number.
     """
 
     def __init__(
@@ -51,18 +52,18 @@ class Database:
     ) -> None:
         if statement_timeout is not None and not 0 < statement_timeout < 1e6:
             raise ConfigError(
-                f"statement_timeout is {statement_timeout!r}; expected seconds, above 0 and below a million, or None"
+                f"statement_timeout is {statement_timeout!r}; expected seconds, more than 0 and less than a million, or None"
             )
         self.statement_timeout = statement_timeout
         database = resolved(database)
         if isinstance(database, Engine):
             if database.dialect.name not in ("postgresql", "sqlite") or database.dialect.is_async:
                 raise ConfigError(
-                    f"an Engine of {database.dialect.name}+{database.dialect.driver} is not supported; accepted are {ACCEPTED}"
+                    f"an Engine of {database.dialect.name}+{database.dialect.driver} is not supported; expected {ACCEPTED}"
                 )
             if database.dialect.name == "postgresql" and database.dialect.driver != "psycopg":
                 raise ConfigError(
-                    f"the driver {database.dialect.driver!r} is not used here; make the Engine with postgresql+psycopg://"
+                    f"the driver {database.dialect.driver!r} is not supported; create the Engine with postgresql+psycopg://"
                 )
             self._url, self.engine = database.url, database
         else:
@@ -77,7 +78,7 @@ class Database:
 
     @property
     def has_password(self) -> bool:
-        """Whether its URL holds one."""
+        """Whether the URL holds a password."""
         return bool(self._url.password) or "password" in self._url.query
 
     @property
@@ -96,7 +97,7 @@ class Database:
         Raises
         ------
         ConnectionFailed
-            The database cannot be reached or refuses.
+            The database cannot be reached or refuses the connection.
         """
         pinned: Connection | None = getattr(self._local, "pinned", None)
         if pinned is not None:
@@ -134,23 +135,23 @@ class Database:
                 self._local.pinned = None
 
     def server_version(self, connection: Connection) -> str:
-        """The server's version as it writes it, such as ``18.1``."""
+        """Return the server's version in its own words, such as ``18.1``."""
         if self.dialect == "sqlite":
             return sqlite3.sqlite_version
         with self.translated_errors():
             return str(connection.execute(text("SHOW server_version")).scalar_one())
 
     def snapshot_id(self, connection: Connection) -> str | None:
-        """The database's own name of the transaction's point in time, where it has one."""
+        """Return the database's own name of the transaction's snapshot, or None for SQLite."""
         if self.dialect == "sqlite":
             return None
         with self.translated_errors():
             return str(connection.execute(text("SELECT pg_current_snapshot()")).scalar_one())
 
     def sorts_by_code_points(self, connection: Connection, tables: Sequence[str]) -> bool:
-        """Whether text in these tables sorts by its code points without a COLLATE."""
+        """Whether text in these tables sorts by code points without a COLLATE."""
         if self.dialect == "sqlite":
-            return False  # a column may be declared NOCASE, which nothing tells
+            return False  # a column may be declared NOCASE, and reflection does not say
         with self.translated_errors():
             return bool(
                 connection.execute(
@@ -172,12 +173,12 @@ class Database:
         return self.engine.connect().execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
 
     def _begin(self, connection: Connection) -> Callable[[], None]:
-        """Start the transaction; gives what puts the connection back as it was."""
+        """Start the transaction; return a function that restores the connection's settings."""
         driver: Any = connection.connection.driver_connection
         if self.dialect == "sqlite":
             return _begin_sqlite(driver, self.statement_timeout)
         if driver.info.parameter_status("TimeZone") not in ("UTC", "Etc/UTC", "GMT"):
-            # Times at both ends of the calendar leave what datetime can hold in any other zone.
+            # In any other zone, times at the calendar's ends are outside the range of datetime.
             connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
         if self.statement_timeout is not None:
             # SET LOCAL ends with the transaction: behind a pooler, a plain SET would leak to another client.
@@ -209,15 +210,15 @@ def _require_file(url: URL, label: str) -> None:
     if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
         path = Path(url.database)
         if not path.is_file():
-            found = "a directory is there" if path.is_dir() else "no such file"
+            found = "it is a directory" if path.is_dir() else "no such file"
             raise ConnectionFailed(f"{label}: {found}; expected an SQLite database. Nothing was created.")
 
 
 def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -> Callable[[], None]:
-    """BEGIN by hand: sqlite3's own transactions start at the first write, which never comes, so reads would not agree."""
+    """BEGIN by hand: sqlite3 starts its own transactions at the first write, and there is none, so reads would not agree."""
     if driver.in_transaction:
         raise StoreError(
-            "the Engine's connection has an open transaction; commit it, or give an Engine with a connection for each thread"
+            "the Engine's connection has an open transaction; commit it, or pass an Engine with a connection per thread"
         )
     isolation_level = driver.isolation_level
     query_only = driver.execute("PRAGMA query_only").fetchone()[0]
@@ -238,7 +239,7 @@ def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -
 
 
 def _stored_us(stored: object) -> int | None:
-    """Microseconds since 1970 of a time as SQLite stores it, NULL for anything else. Texts of mixed forms sort by it."""
+    """Microseconds since 1970 of a time that SQLite stores as text, NULL for anything else; texts of mixed forms sort by it."""
     try:
         return epoch_us(parse_utc(stored)) if isinstance(stored, str) else None
     except (ValueError, OverflowError):

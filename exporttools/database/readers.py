@@ -1,6 +1,6 @@
-"""Two readers that give Arrow from one SELECT: ADBC for PostgreSQL in bulk, a driver's rows for everything else.
+"""Two readers that return Arrow from one SELECT: ADBC for PostgreSQL in bulk, a driver's rows for everything else.
 
-Both give exactly the declared columns. Neither knows layouts or records.
+Both return exactly the declared columns. Neither knows layouts or records.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from exporttools.text.inert import one_line
 from exporttools.times import parse_utc
 
 ROWS_PER_FETCH = 4096
-"""Rows that are Python objects at one time; more make the garbage collector the slowest part."""
+"""How many rows are Python objects at a time; with more, most of the time goes to the garbage collector."""
 
 BULK_ROWS = 2_000
-"""From how many rows on ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
+"""From this many rows, ADBC is the faster reader (benchmarks/bench_reads.py, "crossover")."""
 
 _BULK_BATCH_BYTES = 2 << 20
 
@@ -47,19 +47,19 @@ def read_table(
     origin: Origin,
     key: Sequence[str] = (),
 ) -> pa.Table:
-    """All rows of a SELECT, through the driver's rows.
+    """Read all rows of a SELECT through the driver's rows.
 
     Parameters
     ----------
     database, connection
         The connection is in a transaction of the database.
     statement : sqlalchemy.Select
-        Yields `columns` in order, under their names.
+        Selects `columns` in order, under their names.
     columns : sequence of Column
     origin : Origin
-        What error messages call the rows.
+        Where the rows come from, for error messages.
     key : sequence of str
-        The columns by which error messages name a row.
+        The columns that identify a row in error messages.
 
     Raises
     ------
@@ -80,21 +80,21 @@ def stream_rows(
     key: Sequence[str] = (),
     ahead: bool = False,
 ) -> Generator[pa.RecordBatch, None, None]:
-    """As :func:`read_table`, batch by batch; closing the iterator closes the cursor.
+    """Like :func:`read_table`, batch by batch; closing the iterator closes the cursor.
 
     Parameters
     ----------
     ahead : bool
-        Whether the server may send all rows at once, which is faster where they fit into memory.
+        Whether the server may send all rows at once, which is faster if they fit into memory.
     """
     schema = nullable_schema(columns)
     names = schema.names
-    held = database.dialect == "postgresql" and not ahead  # SQLite gives rows one by one anyway
+    held = database.dialect == "postgresql" and not ahead  # SQLite returns rows one by one anyway
     options = {"stream_results": True, "max_row_buffer": ROWS_PER_FETCH} if held else {}
     with database.translated_errors():
         result = connection.execute(statement, execution_options=options)
-        # The driver's own rows, where SQLAlchemy did not take the first of them into a buffer: its rows would be taken
-        # apart again right away, which costs as much as reading them.
+        # The driver's own rows, unless SQLAlchemy has buffered the first of them: unpacking SQLAlchemy's rows costs as
+        # much as reading them.
         cursor: Any = result if held else result.cursor
         try:
             while rows := cursor.fetchmany(ROWS_PER_FETCH):
@@ -107,26 +107,26 @@ def stream_rows(
 
 
 def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
-    """The Arrow schema of rows as a database gives them: whether a NULL may be there is for others to say."""
+    """The Arrow schema of rows as they arrive, NULLs included; :mod:`exporttools.records.validity` checks for NULLs later."""
     return pa.schema([column.arrow_field.with_nullable(True) for column in columns])
 
 
 def count_up_to(database: Database, connection: Connection, statement: Select[Any], limit: int) -> int:
-    """How many rows a SELECT has, but no more than `limit`: costs no more than walking so many index entries."""
+    """Count the rows of a SELECT, up to `limit`: the cost is that of reading `limit` index entries."""
     probe = statement.with_only_columns(literal_column("1")).order_by(None).limit(limit).subquery()
     with database.translated_errors():
         return int(connection.execute(select(func.count()).select_from(probe)).scalar_one())
 
 
 class _RowNames:
-    """How error messages name a row of a fetch."""
+    """Names the rows of a fetch in error messages."""
 
     def __init__(self, origin: Origin, keys: dict[str, tuple[Any, ...]]) -> None:
         self._origin = origin
         self._keys = keys
 
     def fault(self, column: Column, row: int, value: object) -> InconsistentData:
-        """The error that a row's value is not of its column's type."""
+        """Return the error that a row's value is not of its column's type."""
         key = ", ".join(f"{name}={one_line(repr(values[row]), 100)}" for name, values in self._keys.items())
         return self._origin.fault(key or f"row {row}", column.name, one_line(repr(value), 100), _EXPECTED[column.type])
 
@@ -154,7 +154,7 @@ def _is_time(value: object) -> bool:
 
 
 def _array(column: Column, values: Sequence[Any], where: _RowNames) -> pa.Array:
-    """A column of a fetch. The type is inferred first: told the type, pyarrow makes 1 of 1.5 and text of bytes."""
+    """A column of a fetch. The type is inferred first: given the type, pyarrow turns 1.5 into 1 and bytes into text."""
     target = ARROW_TYPES[column.type]
     try:
         inferred = pa.array(values)
@@ -172,7 +172,7 @@ def _array(column: Column, values: Sequence[Any], where: _RowNames) -> pa.Array:
 
 
 def _times(texts: pa.Array, values: Sequence[str | None]) -> pa.Array:
-    """Times that SQLite stores as text. Arrow reads the usual form at once; other forms of ISO 8601 go one by one."""
+    """Times that SQLite stores as text. Arrow parses the usual form at once; other ISO 8601 forms are parsed one by one."""
     try:
         return texts.cast(pa.timestamp("us")).cast(ARROW_TYPES["timestamp"])
     except pa.ArrowInvalid:
@@ -186,9 +186,9 @@ def _first_fault(column: Column, values: Sequence[Any], where: _RowNames) -> Inc
 
 
 class BulkReader:
-    """Reads a SELECT of a PostgreSQL database through ADBC's binary COPY, at the point in time of another transaction.
+    """Reads a SELECT of a PostgreSQL database through ADBC's binary COPY, in the snapshot of another transaction.
 
-    A connection is kept for the next read; it holds no transaction meanwhile.
+    One connection is kept for the next read, without an open transaction.
     """
 
     def __init__(self, database: Database) -> None:
@@ -199,13 +199,13 @@ class BulkReader:
 
     @contextmanager
     def session(self, connection: Connection) -> Iterator[BulkSession | None]:
-        """Reads at the point in time of the connection's transaction, on a second connection that joins it.
+        """Read in the snapshot of the connection's transaction, on a second connection.
 
         Yields
         ------
         BulkSession or None
-            None: a second connection cannot join, since the server has none left, or behind some poolers and proxies.
-            The caller then reads rows.
+            None if a second connection cannot join the snapshot: the server has no connections left, or a pooler or
+            proxy is in between. The caller then reads rows.
         """
         with self._database.translated_errors():
             snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
@@ -230,15 +230,15 @@ class BulkReader:
             self._release(joined, keep=keep)
 
     def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
-        """All rows of a SELECT as of the connection's transaction; None where :meth:`session` gives none."""
+        """Read all rows of a SELECT in the snapshot of the connection's transaction, or return None like :meth:`session`."""
         with self.session(connection) as session:
             if session is None:
                 return None
             return pa.Table.from_batches(session.batches(statement, columns), schema=nullable_schema(columns))
 
     def _joined(self, driver: Any, snapshot: str) -> Any | None:
-        """A connection whose transaction sees the exported snapshot."""
-        for fresh in (False, True):  # a kept connection may have died since; a new one has no such excuse
+        """A connection in the exported snapshot, or None."""
+        for fresh in (False, True):  # a kept connection may have died meanwhile, so a new one is tried after it
             joined = None
             try:
                 joined = self._acquire(driver, fresh=fresh)
@@ -270,17 +270,17 @@ class BulkReader:
             if keep and not self._idle:
                 self._idle.append(joined)
                 return
-        with suppress(adbc_driver_manager.Error):  # it is broken or superfluous: that closing fails changes nothing
+        with suppress(adbc_driver_manager.Error):  # it is broken or surplus, and closing it may fail
             joined.close()
 
 
 class BulkSession:
-    """A transaction of ADBC's at some point in time; one SELECT after another.
+    """An ADBC transaction in a snapshot, for one SELECT after another.
 
     Attributes
     ----------
     idle : bool
-        Whether every SELECT was read to its end. One that was not leaves the connection in mid-COPY.
+        Whether every SELECT was read to its end. Otherwise the connection is in mid-COPY and cannot be reused.
     """
 
     def __init__(self, database: Database, joined: Any, connection: Connection) -> None:
@@ -288,13 +288,13 @@ class BulkSession:
         self.idle = True
 
     def batches(self, statement: Select[Any], columns: Sequence[Column]) -> Generator[pa.RecordBatch, None, None]:
-        """The rows of a SELECT that yields `columns`; closing the iterator early gives up the connection."""
+        """The rows of a SELECT of `columns`; closing the iterator early gives up the connection."""
         schema = nullable_schema(columns)
         self.idle = False
         with self._database.translated_errors(), self._joined.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
             cursor.execute(_literal_sql(statement, self._connection))
-            # Not fetch_record_batch(): what that gives has lost ADBC's errors (arrow-adbc issue 1523), SQLSTATE and all.
+            # Not fetch_record_batch(), whose reader loses ADBC's errors with their SQLSTATE (arrow-adbc issue 1523).
             for batch in cursor._results.reader:  # noqa: SLF001
                 yield (
                     batch.cast(schema)
@@ -316,14 +316,14 @@ def _run(joined: Any, statement: str) -> None:
 
 
 def _conninfo(driver: Any) -> str:
-    """How the driver's connection was made, so that the second goes to the same server, not to another of a list."""
+    """The driver's connection parameters, with the server it reached: the second must not go to another of a list."""
     parameters = driver.info.get_parameters() | {"host": driver.info.host, "port": str(driver.info.port)}
     parameters.pop("hostaddr", None)
     return make_conninfo("", **parameters, password=driver.info.password)
 
 
 def _literal_sql(statement: Select[Any], connection: Connection) -> str:
-    """The SELECT with its values written in by SQLAlchemy: bound parameters would turn ADBC's COPY off."""
+    """The SELECT with literal values, rendered by SQLAlchemy: ADBC does not use COPY for bound parameters."""
     dialect = postgresql.dialect(paramstyle="named")  # type: ignore[no-untyped-call]  # named: a % in a value stays one %
     dialect._backslash_escapes = connection.dialect._backslash_escapes  # type: ignore[attr-defined]  # noqa: SLF001
     return str(statement.compile(dialect=dialect, compile_kwargs={"literal_binds": True}))

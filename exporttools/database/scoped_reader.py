@@ -1,5 +1,6 @@
-"""Reads of records from one database, by one layout, within one tenant: filtered, ordered, limited, never short in
-silence. What to ask for is the stores' business.
+"""Reads records from one database, by one layout, within one tenant: filtered, ordered, limited, and never silently cut.
+
+What to read is for the stores to say.
 """
 
 from __future__ import annotations
@@ -33,7 +34,7 @@ T = TypeVar("T", bound=SnapshotType)
 
 
 class ScopedReader:
-    """A database, how it keeps records, and whose may be read.
+    """Reads records from a database by its layout, limited to a tenant.
 
     Parameters
     ----------
@@ -42,11 +43,11 @@ class ScopedReader:
         The tenant that every read is limited to.
     layout : Layout or {"auto", "native", "aos"}
     tables : collection of str
-        The records that are read here, by native table name.
+        The records that are read, by native table name.
     statement_timeout : float, optional
         Seconds that one statement may run.
     label : str, optional
-        What messages and reprs call the database.
+        The database's name in messages and reprs.
     """
 
     def __init__(
@@ -75,7 +76,7 @@ class ScopedReader:
         return f"{self.database.label} · layout {layout} · {scope}"
 
     def bound(self, connection: Connection) -> BoundLayout:
-        """The layout as found in the database; looked up once."""
+        """The layout as matched with the database; matched once."""
         if self._bound is None:
             found = bind(self.database, connection, self.layout, self._tables)
             plain = self.database.sorts_by_code_points(connection, [source.table for source in found.sources.values()])
@@ -85,12 +86,12 @@ class ScopedReader:
         return self._bound
 
     def tenant(self, tenant_id: str | None) -> str | None:
-        """The tenant to read: the call's, held against the store's.
+        """Return the tenant to read: the call's or the store's, or None for all tenants.
 
         Raises
         ------
         TenantMismatch
-            The call names another tenant than the store's.
+            The call names a tenant that is not the store's.
         """
         if tenant_id is None:
             return self.tenant_id
@@ -98,17 +99,17 @@ class ScopedReader:
         if self.tenant_id is not None and tenant_id != self.tenant_id:
             raise TenantMismatch(
                 f"the store is scoped to tenant {self.tenant_id!r}; the call asks for {one_line(tenant_id)!r}. "
-                f"Make a store for that tenant, or one without tenant_id"
+                f"Create a store for that tenant, or one without tenant_id"
             )
         return tenant_id
 
     def one(self, snapshot_type: type[T], column: str, value: str, tenant: str | None) -> SnapshotTable[T]:
-        """The row whose key is `value`, as a table of at most one row.
+        """Return the row with this key, as a table of at most one row.
 
         Raises
         ------
         InconsistentData
-            Several rows have that key: of several tenants, or a key that is none.
+            Several rows have this key: several tenants have one, or the key is not unique.
         """
         with self.database.transaction() as connection:
             source = self.bound(connection).sources[snapshot_type.RECORD_TYPE.table]
@@ -117,7 +118,7 @@ class ScopedReader:
             tenants = sorted({str(row.tenant_id) for row in rows})  # type: ignore[attr-defined]
             key = f"{column}={value!r}"
             raise InconsistentData(
-                f"{source.table}: {key} stands in several rows, of tenants {', '.join(map(repr, tenants))}; "
+                f"{source.table}: {key} is in several rows, of tenants {', '.join(map(repr, tenants))}; "
                 f"expected one. Name the tenant: ExportBundleStore(..., tenant_id=...)",
                 table=source.table, key=key, column=column,
             )  # fmt: skip
@@ -135,12 +136,12 @@ class ScopedReader:
         fetch: int | None = None,
         limit: int | None = None,
     ) -> SnapshotTable[T]:
-        """Rows of a record; `limit` cuts and counts what it cut, `fetch` just stops.
+        """Read rows of a record. Both `limit` and `fetch` stop the read; `limit` also counts the rows there are.
 
         Parameters
         ----------
         lookup : tuple of BoundSource and condition, optional
-            Another source that `where` and `order` may name.
+            Another source, joined on the condition, that `where` and `order` may refer to.
         """
         source = self.bound(connection).sources[snapshot_type.RECORD_TYPE.table]
         own = [source["tenant_id"] == tenant] if tenant is not None else []
@@ -165,28 +166,28 @@ class ScopedReader:
         return SnapshotTable(snapshot_type, table, total=total, origin=origin)
 
     def by_text(self, expression: ColumnElement[Any]) -> ColumnElement[Any]:
-        """Text to sort by its code points in every database, whatever its locale. Knows it once :meth:`bound` was called.
+        """Text as an expression that sorts by code points, whatever the database's locale; call :meth:`bound` first.
 
-        Where the database does so anyway nothing is said, since its indexes are then of use.
+        Without a COLLATE where the database sorts so anyway, so that it can use its indexes.
         """
         return expression if self._plain_order else sa.collate(expression, self._exact)
 
     @property
     def _exact(self) -> str:
-        """The collation by which only the same text is equal."""
+        """The collation in which only identical texts are equal."""
         return "BINARY" if self.database.dialect == "sqlite" else "C"
 
     def is_tenant(self, source: BoundSource, tenant: str) -> list[ColumnElement[bool]]:
-        """The condition that a row is the tenant's, whatever its column's collation takes for equal."""
+        """The conditions that a row is the tenant's, also where the column's collation ignores case."""
         column = source["tenant_id"]
         return [column == tenant, sa.collate(column, self._exact) == tenant]
 
     def ordered(
         self, order: Order, moment: ColumnElement[Any], tie_break: ColumnElement[Any]
     ) -> list[ColumnElement[Any]]:
-        """By time, those without one last, ties by key: a total order."""
+        """A total order: by time, then by key; rows without a time come last."""
         if order not in ("newest", "oldest"):
-            raise ConfigError(f"order is {order!r}; accepted are 'newest' and 'oldest'")
+            raise ConfigError(f"order is {order!r}; expected 'newest' or 'oldest'")
         text = self.by_text(tie_break)
         if order == "newest":
             return [moment.desc().nulls_last(), text.desc()]
@@ -194,41 +195,41 @@ class ScopedReader:
 
 
 def _require_tenant(table: pa.Table, tenant: str | None, source: BoundSource) -> None:
-    """A case-insensitive collation lets WHERE tenant_id = 'acme' give rows of 'ACME'."""
+    """With a case-insensitive collation, WHERE tenant_id = 'acme' also returns rows of 'ACME'."""
     if tenant is None or "tenant_id" not in table.column_names:
         return
     others = pc.unique(table["tenant_id"]).to_pylist()
     if any(other != tenant for other in others):
         raise TenantMismatch(
-            f"{source.table}: the database gave rows of tenants {', '.join(map(repr, sorted(map(str, others))))} for {tenant!r}; "
-            f"does tenant_id have a case-insensitive collation? None of them is given out"
+            f"{source.table}: the database returned rows of tenants {', '.join(map(repr, sorted(map(str, others))))} for "
+            f"{tenant!r}; does tenant_id have a case-insensitive collation? All of these rows were withheld"
         )
 
 
 def require_id(name: str, value: object) -> str:
-    """An id as given by a caller.
+    """Return an id that a caller passed.
 
     Raises
     ------
     ConfigError
-        Not a text that a database could hold.
+        It is not a str, or a str that no database can store.
     """
     if not isinstance(value, str):
         raise ConfigError(f"{name} is {one_line(repr(value), 80)}; expected a str")
     if "\0" in value or any(0xD800 <= ord(c) < 0xE000 for c in value):
-        raise ConfigError(f"{name} is {one_line(repr(value), 80)}; expected text without NUL and lone surrogates")
+        raise ConfigError(f"{name} is {one_line(repr(value), 80)}; expected a str without NUL or lone surrogates")
     return value
 
 
 def require_period(
     since: dt.datetime | None, until: dt.datetime | None
 ) -> tuple[dt.datetime | None, dt.datetime | None]:
-    """A half-open period [since, until), in UTC.
+    """Return a half-open period [since, until) in UTC.
 
     Raises
     ------
     ConfigError
-        A bound is no datetime or naive, or `since` is not before `until`.
+        A bound is not a datetime or is naive, or `since` is not before `until`.
     """
     bounds: list[dt.datetime | None] = []
     for name, moment in (("since", since), ("until", until)):
@@ -251,33 +252,33 @@ def require_period(
 
 
 def _plain_utc(moment: dt.datetime) -> dt.datetime:
-    """The same moment as a plain datetime: a pandas Timestamp is one that drivers do not know."""
+    """The same time as a plain datetime: drivers do not accept its subclass pandas.Timestamp."""
     utc = moment.astimezone(dt.UTC)
     return dt.datetime(utc.year, utc.month, utc.day, utc.hour, utc.minute, utc.second, utc.microsecond, tzinfo=dt.UTC)
 
 
 def require_limit(limit: int | None) -> int | None:
-    """A limit on rows.
+    """Return a limit on rows.
 
     Raises
     ------
     ConfigError
-        Negative, or no integer.
+        It is negative or not an integer.
     """
     if limit is None:
         return None
     if not isinstance(limit, int) or isinstance(limit, bool) or not 0 <= limit < 2**62:
-        raise ConfigError(f"limit is {limit!r}; expected an integer of at least 0, or None for all")
+        raise ConfigError(f"limit is {limit!r}; expected an integer >= 0, or None for no limit")
     return limit
 
 
 def choices(name: str, value: str | Collection[str] | None) -> list[str] | None:
-    """A filter's values: one text or several; None: no filter.
+    """Return a filter's values as a list, or None for no filter.
 
     Raises
     ------
     ConfigError
-        A value is no text.
+        A value is not a str.
     """
     if value is None:
         return None

@@ -1,4 +1,4 @@
-"""The store: incidents, runs and traces out of a database, as immutable snapshots. Writes nothing."""
+"""The store: reads incidents, runs and traces from a database as immutable snapshots. Writes nothing."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ import os
 import threading
 import warnings
 from collections.abc import Collection, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sqlalchemy import Engine
 
 from exporttools.connections.urls import DatabaseLike
+from exporttools.database.bundle_reading import read_export_bundle
+from exporttools.database.duckdb_steps import load_steps
 from exporttools.database.embedded import URL_VARIABLE, default_database_url
 from exporttools.database.layouts import Layout
 from exporttools.database.readers import BulkReader
@@ -34,12 +36,12 @@ from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.records.snapshots import (
     IncidentSnapshot,
     RunSnapshot,
-    SourceSnapshot,
     TraceStepSnapshot,
     TraceSummarySnapshot,
 )
 
 if TYPE_CHECKING:
+    import duckdb
     import pyarrow as pa
 
 __all__ = ["ExportBundleStore", "SqlTraceStore", "TraceStore", "get_export_bundle_store"]
@@ -51,26 +53,26 @@ class ExportBundleStore:
     Parameters
     ----------
     database : str, path, sqlalchemy.URL or sqlalchemy.Engine, optional
-        ``postgresql://...``, ``sqlite:///file``, the path of an SQLite file, or an Engine. None: the environment
-        variable ``EXPORTTOOLS_DATABASE_URL``, or else the embedded sample, with a warning that it is one.
+        ``postgresql://...``, ``sqlite:///file``, the path of an SQLite file, or an Engine. By default the database that
+        the environment variable ``EXPORTTOOLS_DATABASE_URL`` names, or else the embedded sample, with a warning.
     trace_store : TraceStore, optional
-        Where traces are kept, if not in the same database.
+        Where traces are stored, if not in the same database.
     tenant_id : str, optional
         The tenant that every read is limited to.
     layout : Layout or {"auto", "native", "aos"}
-        How the database keeps the records; ``auto`` looks.
+        Which tables and columns hold the records; ``auto`` looks at the database.
     statement_timeout : float, optional
         Seconds that one statement may run.
 
     Raises
     ------
     ConfigError
-        An argument is not one of those.
+        An argument has another type or value.
 
     Notes
     -----
-    Nothing is connected to before the first read. Every read may raise :class:`ConnectionFailed`,
-    :class:`SchemaMismatch`, :class:`QueryTimeout` or :class:`InconsistentData`; what is not found is ``None`` or empty.
+    The store connects at its first read. Every read may raise :class:`ConnectionFailed`, :class:`SchemaMismatch`,
+    :class:`QueryTimeout` or :class:`InconsistentData`; a lookup that finds nothing returns None or an empty table.
 
     Examples
     --------
@@ -125,20 +127,20 @@ class ExportBundleStore:
         return f"<ExportBundleStore {self._reader.description}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
-        """How worker processes get a store of their own: by what it was made from, never with a password."""
+        """Pickle the arguments that the store was made from, for worker processes, but never a password."""
         database = self._arguments["database"]
         if not self._has_own_traces():
             raise ConfigError("a store with a trace_store of its own cannot be sent to another process")
         if isinstance(database, Engine):
             raise ConfigError(
                 "a store on an Engine cannot be sent to another process; make it from a path, from 'env:NAME', or from a "
-                "function that gives the URL"
+                "function that returns the URL"
             )
         named = callable(database) or (isinstance(database, str) and database.startswith("env:"))
         if self._reader.database.has_password and not named:
             raise ConfigError(
-                "the store's URL holds a password, which would travel to other processes; make the store from 'env:NAME', "
-                "where NAME is an environment variable that holds the URL there, or from a function that gives it"
+                "the store's URL holds a password, which would be sent to other processes; make the store from 'env:NAME', "
+                "where the environment variable NAME holds the URL there, or from a function that returns it"
             )
         if isinstance(database, os.PathLike):
             database = Path(database).absolute()
@@ -146,35 +148,37 @@ class ExportBundleStore:
 
     @property
     def tenant_id(self) -> str | None:
-        """The tenant that every read is limited to; None: all."""
+        """The tenant that every read is limited to, or None for all tenants."""
         return self._reader.tenant_id
 
     def scope(self, tenant_id: str | None) -> str | None:
-        """The tenant that a call is limited to, by the store or by itself; None: all.
+        """Return the tenant that a call is limited to, by its own argument or by the store, or None for all tenants.
 
         Raises
         ------
         TenantMismatch
-            The call names another tenant than the store's.
+            `tenant_id` is not the store's tenant.
         """
         return self._reader.tenant(tenant_id)
 
     def _has_own_traces(self) -> bool:
-        """Whether traces are read by the store's own reader, and so at its points in time."""
+        """Whether traces are read by the store's own reader, and so in the same snapshot."""
         traces = self._trace_store
         return traces is None or (isinstance(traces, SqlTraceStore) and traces.reader is self._reader)
 
     @contextmanager
     def window_snapshot(self) -> Iterator[WindowSnapshot]:
-        """One point in time, to read windows of the fleet at; see :mod:`exporttools.database.window_reader`.
+        """Read windows of the fleet in one snapshot; see :mod:`exporttools.database.window_reader`.
 
         Raises
         ------
         ConfigError
-            Traces are kept elsewhere, so that there is no one point in time.
+            Traces are stored in another database, so that no snapshot covers both.
         """
         if not self._has_own_traces():
-            raise ConfigError("an export reads traces at the point in time of their runs; they must be in one database")
+            raise ConfigError(
+                "an export reads runs and their traces in one snapshot; both must be in the same database"
+            )
         with self._lock:
             if self._windows is None:
                 self._windows = WindowReader(self._reader, BulkReader(self._reader.database))
@@ -183,41 +187,41 @@ class ExportBundleStore:
 
     @property
     def trace_store(self) -> TraceStore:
-        """Where traces are read: the one given, else one on the same database, made on first use."""
+        """The store that traces are read from: the one given, or one on the same database, created on first use."""
         with self._lock:
             if self._trace_store is None:
                 self._trace_store = SqlTraceStore.over(self._reader)
             return self._trace_store
 
     def get_incident(self, incident_id: str) -> IncidentSnapshot | None:
-        """An incident by its id; None: there is none.
+        """Return the incident with this id, or None.
 
         Raises
         ------
         InconsistentData
-            Several tenants have an incident of that id, and the store is not scoped to one.
+            Several tenants have an incident with this id, and the store is not scoped to one of them.
         """
         rows = self._reader.one(IncidentSnapshot, "id", require_id("incident_id", incident_id), self.tenant_id)
         return next(iter(rows), None)
 
     def get_run_by_run_id(self, run_id: str) -> RunSnapshot | None:
-        """A run by its id; None: there is none.
+        """Return the run with this id, or None.
 
         Raises
         ------
         InconsistentData
-            Several tenants have a run of that id, and the store is not scoped to one.
+            Several tenants have a run with this id, and the store is not scoped to one of them.
         """
         rows = self._reader.one(RunSnapshot, "run_id", require_id("run_id", run_id), self.tenant_id)
         return next(iter(rows), None)
 
     def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
-        """The run's trace; see :meth:`SqlTraceStore.get_trace_summary`."""
-        return self.trace_store.get_trace_summary(run_id, self._trace_tenant(tenant_id))
+        """Return the run's trace, or None; see :meth:`SqlTraceStore.get_trace_summary`."""
+        return self.trace_store.get_trace_summary(run_id, self.scope(tenant_id))
 
     def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
-        """All steps of a trace by ``step_index``; see :meth:`SqlTraceStore.get_trace_steps`."""
-        return self.trace_store.get_trace_steps(trace_id, self._trace_tenant(tenant_id))
+        """Return all steps of a trace by ``step_index``; see :meth:`SqlTraceStore.get_trace_steps`."""
+        return self.trace_store.get_trace_steps(trace_id, self.scope(tenant_id))
 
     def list_incidents(
         self,
@@ -229,7 +233,7 @@ class ExportBundleStore:
         limit: int | None = None,
         order: Order = "newest",
     ) -> SnapshotTable[IncidentSnapshot]:
-        """Incidents by ``created_at``, ties by id.
+        """List incidents by ``created_at``, then by id.
 
         Parameters
         ----------
@@ -238,15 +242,15 @@ class ExportBundleStore:
             With a time zone; half-open, [since, until), over ``created_at``.
         severity : str or collection of str, optional
         limit : int, optional
-            At most so many; the table then says ``truncated`` and the ``total`` there are.
+            The most rows to return. If there are more, the table is ``truncated`` and its ``total`` counts them all.
         order : {"newest", "oldest"}
 
         Raises
         ------
         ConfigError
-            A naive datetime, `since` not before `until`, a negative limit.
+            A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
-            Another tenant than the store's.
+            `tenant_id` is not the store's tenant.
 
         Examples
         --------
@@ -256,7 +260,7 @@ class ExportBundleStore:
         (2, 8)
         """
         start, end = require_period(since, until)
-        limit, severities, tenant = require_limit(limit), choices("severity", severity), self._reader.tenant(tenant_id)
+        limit, severities, tenant = require_limit(limit), choices("severity", severity), self.scope(tenant_id)
         with self._reader.database.transaction() as connection:
             incidents = self._reader.bound(connection).sources["incidents"]
             where = incidents.within("created_at", start, end)
@@ -276,24 +280,24 @@ class ExportBundleStore:
         limit: int | None = None,
         order: Order = "newest",
     ) -> SnapshotTable[RunSnapshot]:
-        """Runs by ``started_at``, those without one last, ties by run_id.
+        """List runs by ``started_at``, then by run_id; runs without a start come last.
 
         Parameters
         ----------
         tenant_id : str, optional
         since, until : datetime.datetime, optional
-            With a time zone; half-open, [since, until), over ``started_at``. Runs without one are then left out.
+            With a time zone; half-open, [since, until), over ``started_at``. Runs without a start are then left out.
         agent_id, termination_reason : str or collection of str, optional
         limit : int, optional
-            At most so many; the table then says ``truncated`` and the ``total`` there are.
+            The most rows to return. If there are more, the table is ``truncated`` and its ``total`` counts them all.
         order : {"newest", "oldest"}
 
         Raises
         ------
         ConfigError
-            A naive datetime, `since` not before `until`, a negative limit.
+            A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
-            Another tenant than the store's.
+            `tenant_id` is not the store's tenant.
 
         Examples
         --------
@@ -326,7 +330,7 @@ class ExportBundleStore:
         limit: int | None = None,
         order: Order = "newest",
     ) -> SnapshotTable[TraceSummarySnapshot]:
-        """Traces by their run's ``started_at``, those without one last, ties by trace_id.
+        """List traces by their run's ``started_at``, then by trace_id; traces of runs without a start come last.
 
         Parameters
         ----------
@@ -334,26 +338,26 @@ class ExportBundleStore:
         run_id : str, optional
             The traces of one run.
         since, until : datetime.datetime, optional
-            With a time zone; half-open, [since, until), over the run's ``started_at``. Traces of runs without one, or
-            of no known run, are then left out.
+            With a time zone; half-open, [since, until), over the run's ``started_at``. Traces of runs without a start,
+            and those whose run is unknown, are then left out.
         agent_id : str or collection of str, optional
             The run's agent.
         limit : int, optional
-            At most so many; the table then says ``truncated`` and the ``total`` there are.
+            The most rows to return. If there are more, the table is ``truncated`` and its ``total`` counts them all.
         order : {"newest", "oldest"}
 
         Raises
         ------
         ConfigError
-            A naive datetime, `since` not before `until`, a negative limit; or a `trace_store` that cannot list.
+            A datetime is naive, `since` is not before `until`, or `limit` is negative; or the `trace_store` cannot list.
         TenantMismatch
-            Another tenant than the store's.
+            `tenant_id` is not the store's tenant.
         """
         trace_store = self.trace_store
         if not isinstance(trace_store, SqlTraceStore):
             raise ConfigError(f"a {type(trace_store).__name__} cannot list traces; SqlTraceStore can")
         return trace_store.list_traces(
-            tenant_id=self._trace_tenant(tenant_id),
+            tenant_id=self.scope(tenant_id),
             run_id=run_id,
             since=since,
             until=until,
@@ -372,18 +376,15 @@ class ExportBundleStore:
         run_id: str | Collection[str] | None = None,
         columns: Collection[str] | None = None,
     ) -> pa.RecordBatchReader:
-        """Steps of many traces, batch by batch; see :meth:`SqlTraceStore.scan_trace_steps`.
+        """Read the steps of many traces batch by batch; see :meth:`SqlTraceStore.scan_trace_steps`.
 
         Raises
         ------
         ConfigError
             As there; or a `trace_store` that cannot scan.
         """
-        trace_store = self.trace_store
-        if not isinstance(trace_store, SqlTraceStore):
-            raise ConfigError(f"a {type(trace_store).__name__} cannot scan steps; SqlTraceStore can")
-        return trace_store.scan_trace_steps(
-            tenant_id=self._trace_tenant(tenant_id),
+        return self._scanning_store().scan_trace_steps(
+            tenant_id=self.scope(tenant_id),
             since=since,
             until=until,
             agent_id=agent_id,
@@ -391,20 +392,76 @@ class ExportBundleStore:
             columns=columns,
         )
 
+    def load_trace_steps(
+        self,
+        *,
+        tenant_id: str | None = None,
+        since: dt.datetime | None = None,
+        until: dt.datetime | None = None,
+        agent_id: str | Collection[str] | None = None,
+        run_id: str | Collection[str] | None = None,
+        columns: Collection[str] | None = None,
+        table: str = "trace_steps",
+        connection: duckdb.DuckDBPyConnection | None = None,
+    ) -> duckdb.DuckDBPyRelation:
+        """Load the steps of many traces into DuckDB, to be queried again and again.
+
+        Parameters
+        ----------
+        tenant_id, since, until, agent_id, run_id, columns
+            See :meth:`SqlTraceStore.scan_trace_steps`.
+        table : str
+            The name of the temporary table to create.
+        connection : duckdb.DuckDBPyConnection, optional
+            Where to create it; its settings stay as they are. By default a new in-memory database in the time zone UTC.
+
+        Returns
+        -------
+        duckdb.DuckDBPyRelation
+            The table, with the rows and columns of :meth:`SqlTraceStore.scan_trace_steps` in its order. It lives as long
+            as the connection. Where memory ends, DuckDB spills to its ``temp_directory``.
+
+        Raises
+        ------
+        ConfigError
+            As there; or the connection already has a table of that name.
+        TenantMismatch
+            `tenant_id` is not the store's tenant.
+        StoreError
+            The database failed, or DuckDB did, at any row. No table is left behind.
+
+        Examples
+        --------
+        >>> from exporttools.database.embedded import embedded_database
+        >>> steps = ExportBundleStore(embedded_database()).load_trace_steps(columns=["agent_id", "cost_cents"])
+        >>> steps.aggregate("agent_id, round(sum(cost_cents)) AS cost_cents").order("cost_cents DESC").limit(1).fetchall()
+        [('code-assistant', 9185.0)]
+        """
+        schema, batches = self._scanning_store().step_batches(
+            tenant_id=self.scope(tenant_id),
+            since=since,
+            until=until,
+            agent_id=agent_id,
+            run_id=run_id,
+            columns=columns,
+        )
+        with closing(batches):
+            return load_steps(schema, batches, table, connection)
+
     def get_export_bundle(self, incident_id: str | None = None, *, run_id: str | None = None) -> ExportBundle | None:
-        """An incident with its run, its trace and the trace's steps, or a run with its own: all as of one point in time.
+        """Read an incident with its run, trace and steps, or a run with its trace and steps, in one snapshot.
 
         Parameters
         ----------
         incident_id : str, optional
         run_id : str, optional
-            For a run without an incident. Give one of the two.
+            For a run without an incident. Pass one of the two.
 
         Returns
         -------
         ExportBundle or None
-            None: there is no such incident or run. An incident without a run, or whose run has no trace, makes a
-            bundle that says what is missing.
+            None if there is no such incident or run. The bundle of an incident without a run, or of a run without a
+            trace, says what is missing.
 
         Raises
         ------
@@ -413,7 +470,7 @@ class ExportBundleStore:
 
         Notes
         -----
-        With a `trace_store` on another database, its trace is read at a point in time of its own, right after.
+        A `trace_store` on another database is read right afterwards, in a snapshot of its own.
 
         Examples
         --------
@@ -423,33 +480,13 @@ class ExportBundleStore:
         True
         """
         if (incident_id is None) == (run_id is None):
-            raise ConfigError("give either incident_id or run_id")
+            raise ConfigError("pass either incident_id or run_id")
         with self.snapshot():
-            incidents = SnapshotTable.empty(IncidentSnapshot)
-            if incident_id is not None:
-                incidents = self._reader.one(
-                    IncidentSnapshot, "id", require_id("incident_id", incident_id), self.tenant_id
-                )
-                if not len(incidents):
-                    return None
-                run_id = incidents[0].source_run_id
-            tenant = incidents[0].tenant_id if len(incidents) else self.tenant_id
-            runs = SnapshotTable.empty(RunSnapshot)
-            if run_id is not None:
-                runs = self._reader.one(RunSnapshot, "run_id", require_id("run_id", run_id), tenant)
-            if not len(incidents) and not len(runs):
-                return None
-            traces, trace_count = SnapshotTable.empty(TraceSummarySnapshot), 0
-            if run_id is not None:
-                traces, trace_count = self._pick_trace(run_id, tenant or runs[0].tenant_id)
-            steps = None
-            if len(traces):
-                steps = self.trace_store.get_trace_steps(traces[0].trace_id, traces[0].tenant_id)
-            return ExportBundle(incidents, runs, traces, steps, trace_count=trace_count, source=self._source())
+            return read_export_bundle(self._reader, self.trace_store, incident_id, run_id)
 
     @contextmanager
     def snapshot(self) -> Iterator[ExportBundleStore]:
-        """One point in time: every read of this thread through this store inside the block sees it.
+        """Read at one point in time: inside the block, all of this thread's reads through this store see one snapshot.
 
         Yields
         ------
@@ -470,29 +507,11 @@ class ExportBundleStore:
                 stack.enter_context(trace_store.reader.database.snapshot())
             yield self
 
-    def _trace_tenant(self, tenant_id: str | None) -> str | None:
-        """The tenant to ask a trace store for, which may not know the store's own."""
-        return self._reader.tenant(tenant_id)
-
-    def _pick_trace(self, run_id: str, tenant: str) -> tuple[SnapshotTable[TraceSummarySnapshot], int]:
+    def _scanning_store(self) -> SqlTraceStore:
         trace_store = self.trace_store
-        if isinstance(trace_store, SqlTraceStore):
-            picked = trace_store.pick_trace(run_id, tenant)
-            return SnapshotTable(TraceSummarySnapshot, picked.to_arrow()), picked.total or len(picked)
-        summary = trace_store.get_trace_summary(run_id, tenant)
-        traces = SnapshotTable.from_records(TraceSummarySnapshot, [] if summary is None else [summary])
-        return traces, len(traces)
-
-    def _source(self) -> SourceSnapshot:
-        database = self._reader.database
-        with database.transaction() as connection:
-            return SourceSnapshot(
-                dialect=database.dialect,
-                server_version=database.server_version(connection),
-                layout=self._reader.bound(connection).name,
-                snapshot_id=database.snapshot_id(connection),
-                read_at=dt.datetime.now(dt.UTC),
-            )
+        if not isinstance(trace_store, SqlTraceStore):
+            raise ConfigError(f"a {type(trace_store).__name__} cannot scan steps; SqlTraceStore can")
+        return trace_store
 
 
 def _remade(arguments: dict[str, Any]) -> ExportBundleStore:
@@ -504,12 +523,12 @@ _singleton_lock = threading.Lock()
 
 
 def get_export_bundle_store() -> ExportBundleStore:
-    """The process-wide store: on ``EXPORTTOOLS_DATABASE_URL``, else on the embedded sample, saying so.
+    """Return the process-wide store, on ``EXPORTTOOLS_DATABASE_URL`` or else, with a warning, on the embedded sample.
 
     Returns
     -------
     ExportBundleStore
-        The same one at every call, from any thread. The environment is looked at once, at the first.
+        The same object at every call, from any thread. The environment is read at the first call.
     """
     global _singleton
     with _singleton_lock:

@@ -1,9 +1,9 @@
-"""Traces and their steps: the interface, which others may implement, and ours over SQL."""
+"""Traces and their steps: the interface, which users may implement, and its implementation in SQL."""
 
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Generator
 from contextlib import ExitStack
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
@@ -36,17 +36,17 @@ if TYPE_CHECKING:
 
 @runtime_checkable
 class TraceStore(Protocol):
-    """Where traces are kept. Implement it to keep them elsewhere than in the database of incidents and runs."""
+    """Where traces are stored. Implement it to read them from elsewhere than the database of incidents and runs."""
 
     def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
-        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``; None: it has none."""
+        """Return the run's trace: one with a violation, else the last started, else the greatest ``trace_id``; or None."""
 
     def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
-        """All steps of a trace by ``step_index``; empty where there are none."""
+        """Return all steps of a trace by ``step_index``; empty if there are none."""
 
 
 class SqlTraceStore:
-    """Traces in a database.
+    """Reads traces from a database. Safe to share between threads.
 
     Parameters
     ----------
@@ -87,7 +87,7 @@ class SqlTraceStore:
 
     @classmethod
     def over(cls, reader: ScopedReader) -> SqlTraceStore:
-        """One that shares a reader, and so the point in time of its snapshots."""
+        """Create a store that shares a reader, and so its snapshots."""
         store = cls.__new__(cls)
         store._use(reader)  # noqa: SLF001
         return store
@@ -100,7 +100,7 @@ class SqlTraceStore:
         return f"<SqlTraceStore {self.reader.description}>"
 
     def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
-        """The run's trace: one with a violation, else the last started, else the greatest ``trace_id``.
+        """Return the run's trace: one with a violation, else the last started, else the greatest ``trace_id``.
 
         Parameters
         ----------
@@ -111,20 +111,21 @@ class SqlTraceStore:
         Returns
         -------
         TraceSummarySnapshot or None
-            None: the run has no trace.
+            None if the run has no trace.
 
         Raises
         ------
         ConfigError
-            No tenant is named.
+            Neither the call nor the store names a tenant.
         TenantMismatch
-            Another tenant than the store's is.
+            `tenant_id` is not the store's tenant.
         """
         return next(iter(self.pick_trace(run_id, tenant_id)), None)
 
     def pick_trace(self, run_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceSummarySnapshot]:
-        """As :meth:`get_trace_summary`, as a table of at most one row, extra columns included; ``total`` counts
-        the run's traces where there are several.
+        """Like :meth:`get_trace_summary`, as a table of at most one row with its extra columns.
+
+        Its ``total`` counts the run's traces where there are several.
         """
         tenant, run_id = self._tenant(tenant_id), require_id("run_id", run_id)
         with self.reader.database.transaction() as connection:
@@ -142,7 +143,7 @@ class SqlTraceStore:
             )
 
     def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
-        """All steps of a trace.
+        """Return all steps of a trace.
 
         Parameters
         ----------
@@ -153,16 +154,16 @@ class SqlTraceStore:
         Returns
         -------
         SnapshotTable of TraceStepSnapshot
-            By ``step_index``; empty where there are none.
+            By ``step_index``; empty if there are none.
 
         Raises
         ------
         ConfigError
-            No tenant is named.
+            Neither the call nor the store names a tenant.
         TenantMismatch
-            Another tenant than the store's is.
+            `tenant_id` is not the store's tenant.
         InconsistentData
-            A stored value is one that its column forbids, or two steps have one index.
+            A column forbids one of its values, or two steps have the same index.
         """
         tenant, trace_id = self._tenant(tenant_id), require_id("trace_id", trace_id)
         with self.reader.database.transaction() as connection:
@@ -198,36 +199,37 @@ class SqlTraceStore:
         run_id: str | Collection[str] | None = None,
         columns: Collection[str] | None = None,
     ) -> pa.RecordBatchReader:
-        """Steps of many traces, batch by batch, however many there are.
+        """Read the steps of many traces batch by batch, in bounded memory.
 
         Parameters
         ----------
         tenant_id : str, optional
-            None: the store's tenant, or all.
+            By default the store's tenant, or all tenants.
         since, until : datetime.datetime, optional
             With a time zone; half-open, [since, until), over the step's own timestamp.
         agent_id, run_id : str or collection of str, optional
-            The agents, or the runs, whose steps to read.
+            Read only the steps of these agents or runs.
         columns : collection of str, optional
-            The columns to read, in the order of the table; None: all.
+            The columns to read, whatever their order; by default all.
 
         Returns
         -------
         pyarrow.RecordBatchReader
-            ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; the run's are NULL where the trace or run is not
-            known), then the step's columns and extra ones; by trace_id, step_index and tenant_id, text by code points.
-            As of one point in time. Close it to end the read early: it holds a connection until its end. pandas, Polars and
-            DuckDB take it as it is.
+            ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; ``run_id`` and ``agent_id`` are NULL where the
+            trace or the run is unknown), then the step's own and extra columns; sorted by trace_id, step_index and
+            tenant_id, text by code points. All rows are of one snapshot. The reader holds a connection until its end;
+            close it to stop early. pandas, Polars and DuckDB accept it as it is.
 
         Raises
         ------
         ConfigError
-            A column there is not, a naive datetime, `since` not before `until`.
+            There is no such column, a datetime is naive, or `since` is not before `until`.
         TenantMismatch
-            Another tenant than the store's.
+            `tenant_id` is not the store's tenant.
         StoreError
-            What is wrong with the database, at the first batch. Arrow's streams carry no types of errors: what goes wrong
-            later arrives as a ``pyarrow.ArrowException`` or ``OSError`` whose text names the error.
+            The database cannot be read. Arrow streams do not carry error types: an error after the start of the read
+            arrives as a ``pyarrow.ArrowException`` or ``OSError`` whose text names it.
+            :meth:`ExportBundleStore.load_trace_steps` raises the StoreError itself.
 
         Examples
         --------
@@ -237,13 +239,28 @@ class SqlTraceStore:
         ...     reader.schema.names
         ['tokens']
         """
+        schema, batches = self.step_batches(
+            tenant_id=tenant_id, since=since, until=until, agent_id=agent_id, run_id=run_id, columns=columns
+        )
+        reader = pa.RecordBatchReader.from_batches(schema, batches)
+        # Through Arrow's C stream: closing it releases the iterator behind it, which closing a plain reader does not.
+        return pa.RecordBatchReader.from_stream(reader)
+
+    def step_batches(
+        self,
+        *,
+        tenant_id: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+        agent_id: str | Collection[str] | None,
+        run_id: str | Collection[str] | None,
+        columns: Collection[str] | None,
+    ) -> tuple[pa.Schema, Generator[pa.RecordBatch, None, None]]:
+        """The schema and batches of :meth:`scan_trace_steps`; errors keep their types, and closing the batches ends the read."""
         start, end = require_period(since, until)
         filters = {"agent_id": choices("agent_id", agent_id), "run_id": choices("run_id", run_id)}
         batches = self._scan(self.reader.tenant(tenant_id), start, end, filters, columns)
-        schema = next(batches)  # what is wrong with the arguments or the database shows here
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        # Through Arrow's C stream, since closing one lets go of the iterator behind it; a plain reader's close does not.
-        return pa.RecordBatchReader.from_stream(reader)
+        return next(batches), batches  # faults of the arguments or the database are raised by this first step
 
     def _scan(
         self,
@@ -252,8 +269,8 @@ class SqlTraceStore:
         until: dt.datetime | None,
         filters: dict[str, list[str] | None],
         names: Collection[str] | None,
-    ) -> Iterator[Any]:
-        """The schema, then the batches. The read ends with the iterator, wherever it is."""
+    ) -> Generator[Any, None, None]:
+        """The schema, then the batches. The read ends when the generator is closed."""
         database = self.reader.database
         with ExitStack() as stack:
             connection = stack.enter_context(database.transaction())
@@ -265,7 +282,7 @@ class SqlTraceStore:
                 expressions[name] = (replace(found, nullable=True), joined[name])
             order = ["tenant_id", "run_id", "trace_id", "agent_id", *(column.name for column in steps.payload)]
             if unknown := sorted({*(names or ())} - {*order}):
-                raise ConfigError(f"no column {', '.join(map(repr, unknown))}; there are {', '.join(order)}")
+                raise ConfigError(f"no column {', '.join(map(repr, unknown))}; found {', '.join(order)}")
             picked = [expressions[name] for name in order if names is None or name in names]
             tables = steps.from_clause.outerjoin(
                 traces.from_clause,
@@ -316,7 +333,7 @@ class SqlTraceStore:
         limit: int | None = None,
         order: Order = "newest",
     ) -> SnapshotTable[TraceSummarySnapshot]:
-        """Traces, by their run's start; see :meth:`ExportBundleStore.list_traces`."""
+        """List traces by their run's start; see :meth:`ExportBundleStore.list_traces`."""
         start, end = require_period(since, until)
         limit, agents = require_limit(limit), choices("agent_id", agent_id)
         tenant = self.reader.tenant(tenant_id)
@@ -337,12 +354,12 @@ class SqlTraceStore:
     def _tenant(self, tenant_id: str | None) -> str:
         tenant = self.reader.tenant(tenant_id)
         if tenant is None:
-            raise ConfigError("traces are read for one tenant: pass tenant_id=, or make the store with tenant_id=")
+            raise ConfigError("traces are read for one tenant; pass tenant_id= to this call or to the store")
         return tenant
 
 
 def _first_step_at(traces: BoundSource, steps: BoundSource, tenant: str) -> ColumnElement[Any]:
-    """When a trace's first step started: one probe of the key for each of the run's traces."""
+    """When a trace's first step started: one index lookup for each of the run's traces."""
     first = steps.select([]).add_columns(steps.moment("timestamp"))
     first = first.where(steps["tenant_id"] == tenant, steps["trace_id"] == traces["trace_id"])
     return first.order_by(steps["step_index"]).limit(1).correlate(traces.from_clause).scalar_subquery()

@@ -1,7 +1,7 @@
-"""What an export asks a database for: which runs started when, and the rows of a tenant's day. Writes no file.
+"""What an export reads from a database: which runs started when, and the rows of one tenant's day. Writes no file.
 
-Steps are read by the keys of some hundred traces at a time, which every database answers from its index, in key order
-and without a sort that spills to disk, however the rows of a day lie among those of others.
+Steps are read by the keys of a few hundred traces at a time. Every database answers that from its index, in key order and
+without a sort that spills to disk, however the rows of a day are mixed with others.
 """
 
 from __future__ import annotations
@@ -23,24 +23,26 @@ from exporttools.database.scoped_reader import ScopedReader
 from exporttools.errors import InconsistentData, TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
 from exporttools.records.validity import Origin
+from exporttools.text.inert import one_line
 from exporttools.times import EPOCH
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
 
 TRACES_PER_READ = 512
-"""How many traces' steps are asked for at once. PostgreSQL still answers so many from the index; 2,048 it did not."""
+"""How many traces' steps are read at once. PostgreSQL answers this many from the index; with 2,048 it did not."""
 
 
 @dataclass(frozen=True, slots=True)
 class GridCount:
-    """What started in one tenant_day of a grid of time.
+    """What started in one interval of a time grid.
 
     Attributes
     ----------
     number : int
-        The tenant_day starts at 1970-01-01 plus so many times its length.
+        The interval's number: 0 starts at 1970-01-01.
     runs, open_runs, incidents : int
+        How many runs started in it, how many of those are still open, and how many incidents were created in it.
     """
 
     number: int
@@ -51,10 +53,12 @@ class GridCount:
 
 @dataclass(frozen=True, slots=True)
 class TenantDay:
-    """One tenant's runs of a day, or of the part of it that a window covers; since and until None: those without a start.
+    """One tenant's runs and incidents of a UTC day, or of as much of the day as a window covers.
 
     Attributes
     ----------
+    since, until : datetime.datetime or None
+        Half-open, [since, until); both None for the runs without a start.
     runs, open_runs, incidents : int
         As counted in the window's snapshot.
     """
@@ -68,12 +72,12 @@ class TenantDay:
 
 
 class WindowReader:
-    """Reads windows of a fleet.
+    """Reads windows of the fleet.
 
     Parameters
     ----------
     reader : ScopedReader
-        Has all four records.
+        Reads all four records.
     bulk : BulkReader
         On the same database.
     """
@@ -83,7 +87,7 @@ class WindowReader:
 
     @contextmanager
     def snapshot(self) -> Iterator[WindowSnapshot]:
-        """One point in time to read at."""
+        """Read at one point in time."""
         database = self._reader.database
         with database.snapshot() as connection:
             if database.dialect != "postgresql":
@@ -94,7 +98,7 @@ class WindowReader:
 
 
 class WindowSnapshot:
-    """A fleet as of one point in time."""
+    """The fleet at one point in time."""
 
     def __init__(self, reader: ScopedReader, connection: Connection, bulk: BulkSession | None) -> None:
         self._reader, self._connection, self._bulk = reader, connection, bulk
@@ -108,12 +112,12 @@ class WindowSnapshot:
     def grid_counts(
         self, length_s: int, tenant: str | None, since: dt.datetime | None, until: dt.datetime | None
     ) -> list[GridCount]:
-        """The tenant_days of a grid of time in which any run started or incident was created, ascending.
+        """Count the runs and incidents in each interval of a time grid; empty intervals are left out, numbers ascend.
 
         Parameters
         ----------
         length_s : int
-            Of a tenant_day, in seconds.
+            The length of an interval, in seconds.
         """
         runs, incidents = self._sources["runs"], self._sources["incidents"]
         opened = sa.func.sum(sa.case((runs["completed_at"].is_(None), 1), else_=0))
@@ -134,21 +138,21 @@ class WindowSnapshot:
         until: dt.datetime | None,
         second: ColumnElement[Any],
     ) -> dict[int, tuple[int, int]]:
-        cell = source.cell(column, length_s)
+        number = source.grid_number(column, length_s)
         statement = (
             source.select([])
-            .add_columns(cell, sa.func.count(), second)
+            .add_columns(number, sa.func.count(), second)
             .where(
                 *self._of(source, tenant),
                 source.moment(column).is_not(None),
                 *source.within(column, since, until),
             )
-            .group_by(cell)
+            .group_by(number)
         )
-        return {int(number): (int(count), int(more or 0)) for number, count, more in self._rows(statement)}
+        return {int(found): (int(count), int(more or 0)) for found, count, more in self._rows(statement)}
 
     def undated(self, tenant: str | None) -> int:
-        """How many runs have no start, and traces no known run or one without a start."""
+        """Count the runs without a start, and the traces whose run is unknown or has no start."""
         runs = self._sources["runs"]
         lost_runs = runs.select([]).add_columns(sa.func.count()).where(*self._of(runs, tenant), *self._without_start())
         traces, joined = self._traces_and_runs()
@@ -160,7 +164,7 @@ class WindowSnapshot:
         return sum(int(self._rows(statement)[0][0]) for statement in (lost_runs, lost_traces))
 
     def tenant_days(self, tenant: str | None, since: dt.datetime | None, until: dt.datetime | None) -> list[TenantDay]:
-        """The tenants that have anything in a window, each day of it apart; by tenant and day."""
+        """List the tenants that have anything in a window, day by day; sorted by tenant and day."""
         found = []
         for start, end in [(None, None)] if since is None or until is None else _days(since, until):
             runs, incidents = self._sources["runs"], self._sources["incidents"]
@@ -199,31 +203,30 @@ class WindowSnapshot:
         found = {}
         for found_name, count, more in self._rows(statement):
             if not isinstance(found_name, str):
-                raise Origin(source.table).fault(
-                    f"({count} of them)", "tenant_id", repr(found_name), "a string, never NULL"
-                )
+                shown = "NULL" if found_name is None else one_line(repr(found_name))
+                raise Origin(source.table).fault(f"({count:,} of them)", "tenant_id", shown, "a string, never NULL")
             found[found_name] = (int(count), int(more or 0))
         return found
 
     def columns(self, table: str) -> tuple[Column, ...]:
-        """The columns of a table's rows: the record's context, its own, then the layout's extra ones."""
+        """The columns of a table's rows: the record's context, its own columns, then the layout's extra ones."""
         return self._sources[table].columns
 
     def runs(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
-        """The tenant_day's runs, by run_id."""
+        """Read the runs of a tenant's day, by run_id."""
         return self._record(
             RUNS, tenant_day, self._when(self._sources["runs"], "started_at", tenant_day.since, tenant_day.until)
         )
 
     def incidents(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
-        """The incidents created in the tenant_day, by id; none where it is of runs without a start."""
+        """Read the incidents created on a tenant's day, by id; empty for the runs without a start."""
         if tenant_day.since is None:
             return iter(())
         where = self._when(self._sources["incidents"], "created_at", tenant_day.since, tenant_day.until)
         return self._record(INCIDENTS, tenant_day, where)
 
     def traces(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
-        """The traces of the tenant_day's runs, by trace_id; of an undated tenant_day, those of no known run, too."""
+        """Read the traces of a tenant's day, by trace_id; traces of unknown runs go with the runs without a start."""
         _, joined = self._traces_and_runs()
         runs = self._sources["runs"]
         where = (
@@ -234,27 +237,27 @@ class WindowSnapshot:
         return self._record(TRACES, tenant_day, where, joined)
 
     def trace_steps(self, tenant_day: TenantDay, trace_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
-        """The steps of the given traces, which ascend; by trace_id and step_index."""
+        """Read the steps of traces whose ids are sorted, by trace_id and step_index."""
         steps = self._sources["trace_steps"]
         columns = [column for column in steps.columns if column.name != "tenant_id"]
         schema = pa.schema([column.arrow_field.with_nullable(True) for column in steps.columns])
         at = schema.get_field_index("tenant_id")
         trace_id = self._reader.by_text(steps["trace_id"])
         for start in range(0, len(trace_ids), TRACES_PER_READ):
-            some = trace_ids[start : start + TRACES_PER_READ]
+            asked = trace_ids[start : start + TRACES_PER_READ]
             statement = (
                 steps.select(columns)
-                .where(*self._of(steps, tenant_day.tenant_id), steps["trace_id"].in_(some))
+                .where(*self._of(steps, tenant_day.tenant_id), steps["trace_id"].in_(asked))
                 .order_by(trace_id, steps["step_index"])
             )
             for batch in self._batches(statement, columns, Origin(steps.table), TRACE_STEPS):
-                # One value, which is not sent with every row; _of lets no other pass.
+                # The tenant is not sent with every row: _of admits only this one.
                 arrays = batch.columns
                 arrays.insert(at, pa.repeat(pa.scalar(tenant_day.tenant_id), batch.num_rows))
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
 
     def mean_steps(self, tenant: str | None, runs: int = 300) -> float:
-        """Steps per trace, from the first few hundred traces: for estimates."""
+        """Estimate the steps per trace from the first few hundred traces."""
         traces, steps = self._sources["traces"], self._sources["trace_steps"]
         some = traces.select([]).add_columns(traces["trace_id"]).where(*self._of(traces, tenant)).limit(runs)
         ids = [row[0] for row in self._rows(some)]
@@ -282,7 +285,7 @@ class WindowSnapshot:
         for batch in self._batches(statement, source.columns, Origin(source.table), record_type):
             if not pc.all(pc.equal(batch["tenant_id"], tenant_day.tenant_id)).as_py():
                 raise TenantMismatch(
-                    f"{source.table}: the database gave rows of other tenants for {tenant_day.tenant_id!r}"
+                    f"{source.table}: the database returned rows of other tenants for {tenant_day.tenant_id!r}"
                 )
             yield batch
 
@@ -300,7 +303,7 @@ class WindowSnapshot:
             return self._connection.execute(statement).all()
 
     def _of(self, source: BoundSource, tenant: str | None) -> list[ColumnElement[bool]]:
-        """The condition that a row is the tenant's; none for all of them."""
+        """The conditions that a row is the tenant's; empty for all tenants."""
         return [] if tenant is None else self._reader.is_tenant(source, tenant)
 
     def _when(
@@ -318,22 +321,22 @@ class WindowSnapshot:
 
 
 def require_count(what: str, expected: int, found: int) -> None:
-    """Hold rows read against rows counted in the same snapshot.
+    """Require that as many rows were read as were counted in the same snapshot.
 
     Raises
     ------
     InconsistentData
-        They differ, which no database should let happen: a layout's join that multiplies or drops rows does.
+        The numbers differ, as they do when a layout's join multiplies rows.
     """
     if expected != found:
         raise InconsistentData(
-            f"{what}: {found:,} rows were read where {expected:,} were counted at the same point in time; "
+            f"{what}: {found:,} rows were read, but {expected:,} were counted in the same snapshot; "
             "does a join of the layout match several rows? Nothing of this window was committed"
         )
 
 
 def _days(since: dt.datetime, until: dt.datetime) -> Iterator[tuple[dt.datetime, dt.datetime]]:
-    """A window's UTC days, the first and last as far as the window goes."""
+    """Split a window into UTC days; the window may cut the first and the last."""
     start = since
     while start < until:
         midnight = dt.datetime.combine(start.date(), dt.time(), dt.UTC)

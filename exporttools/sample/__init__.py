@@ -1,8 +1,8 @@
 """A made-up fleet of agents with planted incidents: deterministic for a seed, any size in bounded memory.
 
-Rooms: ``fleet`` is the world as data, ``runs`` and ``steps`` draw columns, ``plants`` writes what goes wrong,
-``timing`` sets clocks and costs, ``blocks`` makes Arrow tables, ``writing`` hands them on. What the sample holds and
-what is planted in it is told in ``data/README.md``.
+``fleet`` is the world as data, ``runs`` and ``steps`` draw columns, ``plants`` writes what goes wrong, ``timing`` sets
+clocks and costs, ``blocks`` builds Arrow tables, and ``output`` writes them to files or a database. ``data/README.md``
+describes the sample and its incidents.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A block's drawn columns as the four Arrow tables. A block is a pure function of its seed, number and size."""
+"""Turns a block's drawn columns into the four Arrow tables. A block is a pure function of its seed, number and size."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ _EPOCH_US = int(FIRST_DAY.timestamp()) * 1_000_000
 STEP_EXTRA: tuple[Column, ...] = tuple(
     column for column in RECORD_TYPES["trace_steps"].extra if column.name in ("name", "model", "error")
 )
-"""The columns that the sample's steps have beyond the record's own."""
+"""The extra columns of the sample's steps."""
 
 
 def table_schema(table: str) -> pa.Schema:
@@ -45,7 +45,7 @@ def table_schema(table: str) -> pa.Schema:
 
 
 def draw_block(seed: int, block: int, runs: int) -> dict[str, pa.Table]:
-    """Draw a block and give its four tables, rows in key order."""
+    """Draw a block; return its four tables, rows in key order."""
     random = RandomState([seed, block])
     drawn = draw_runs(random, runs)
     attempts = draw_attempts(random, drawn)
@@ -162,7 +162,7 @@ def _lower(codes: type[IntEnum]) -> list[str]:
 
 
 def _texts(codes: Ints, texts: Sequence[str]) -> pa.Array:
-    """The text of each code; NONE is NULL."""
+    """Each code's text; NONE becomes NULL."""
     return pa.array(texts, pa.string()).take(pa.array(codes, mask=codes == NONE))
 
 
@@ -171,7 +171,7 @@ def _times(after_first_day_us: Ints, missing: Any = None) -> pa.Array:
 
 
 def _hashes(numbers: Ints, digests: bytes) -> pa.Array:
-    """The digest of each number as lower-case hexadecimal; NONE is NULL."""
+    """Each number's digest as lower-case hexadecimal; NONE becomes NULL."""
     present = numbers != NONE
     chosen = np.frombuffer(digests, np.uint8).reshape(-1, _DIGEST_BYTES)[numbers[present]]
     text = binascii.hexlify(chosen.tobytes())

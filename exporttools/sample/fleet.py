@@ -1,7 +1,7 @@
 """The made-up world as data: tenants, agents, models and their prices, tools, and when they run. No randomness here.
 
-Everything is invented; prices and latencies are of the size that real ones have. What is written here is what
-``data/README.md`` says, and a test holds one against the other.
+Everything is invented; prices and latencies are as large as real ones. ``data/README.md`` documents what is written here,
+and a test compares the two.
 """
 
 from __future__ import annotations
@@ -20,10 +20,10 @@ HOUR_US = 3_600_000_000
 DAY_US = 24 * HOUR_US
 
 MODEL_CHANGE_DAY = 8
-"""Days after :data:`FIRST_DAY` from which the one agent calls the dearer model: 2026-10-13."""
+"""On this day after :data:`FIRST_DAY`, 2026-10-13, one agent switches to the more expensive model."""
 
 MICROCENTS = 1_000_000
-"""Costs are summed as whole millionths of a cent, so that they are exact on every machine."""
+"""Costs are summed in whole millionths of a US cent, so that they are exact on every machine."""
 
 RUN_BUDGET_CENTS = 1000
 
@@ -62,7 +62,7 @@ class Reason(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """A model and what a million of its tokens costs, in whole cents so that costs are exact."""
+    """A model and its price per million tokens, in whole US cents so that costs are exact."""
 
     name: str
     input_cents_per_million: int
@@ -72,7 +72,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Tool:
-    """A tool: how long it takes (log-normal) and what a call costs."""
+    """A tool: how long a call takes (log-normal) and what it costs."""
 
     name: str
     median_ms: float
@@ -82,18 +82,18 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Agent:
-    """An agent's character.
+    """An agent and how it behaves.
 
     Attributes
     ----------
     share : tuple of int
-        How many runs each tenant gives it, by tenant, of all runs' sum.
+        Each tenant's weight: how many of all runs are this agent's for that tenant.
     steps_median, steps_sigma, steps_most
-        The log-normal number of steps of a run, and where it is cut off.
+        The log-normal number of a run's steps, and its maximum.
     prompt_tokens, turn_tokens, window_tokens
-        What an LLM call reads: the prompt, what each turn adds, and where the context is compacted.
+        The input of an LLM call: the prompt, what each turn adds, and the size at which the context is compacted.
     answer_tokens : int
-        The median of what an LLM call writes.
+        The median output of an LLM call.
     actions : tuple of int
         Weights of tool calls, retrievals, guardrails, plans and memory accesses between LLM calls.
     """
@@ -213,7 +213,7 @@ NAMES: tuple[str, ...] = (
     *(agent.corpus for agent in AGENTS),
     *CHECKS,
 )
-"""What ``name`` may be: tools, then corpora, then guardrail checks; steps hold positions in it."""
+"""The values of ``name``: tools, then corpora, then guardrail checks; steps hold positions in this tuple."""
 
 FAULTS = (
     "HTTP 502 from upstream",
@@ -222,7 +222,7 @@ FAULTS = (
     "no such record",
     "model overloaded, try again",
 )
-"""What goes wrong in any fleet; the last is said by models, the others by tools."""
+"""What goes wrong in any fleet; the last is an error of models, the others are errors of tools."""
 
 _OFFICE = (1, 1, 1, 1, 1, 2, 5, 14, 34, 48, 52, 46, 34, 44, 50, 48, 40, 26, 13, 8, 5, 3, 2, 1)
 _WIDE = (4, 3, 2, 2, 2, 4, 9, 18, 30, 38, 41, 40, 37, 38, 38, 36, 34, 33, 35, 34, 29, 21, 13, 7)

@@ -1,4 +1,4 @@
-"""The sample as tables, as Parquet files, and into a database. Draws nothing itself."""
+"""The sample as tables, as Parquet files, and in a database. Draws nothing itself."""
 
 from __future__ import annotations
 
@@ -19,33 +19,33 @@ from exporttools.sample.runs import FEWEST_RUNS, MOST_RUNS
 DEFAULT_RUNS = 300
 DEFAULT_SEED = 7
 _MOST_SEED = 2**32 - 1
-# Numbers of blocks have four digits, so that ids sort as numbers do.
+# Block numbers have four digits, so that ids sort like numbers.
 _MOST_BLOCKS = 10_000
 
 
 def sample_block(seed: int, block: int, runs: int = MOST_RUNS) -> dict[str, pa.Table]:
-    """One block of the fleet: a pure function of its arguments, with one set of the eight planted incidents.
+    """Draw one block of the fleet: a pure function of its arguments, with one set of the eight planted incidents.
 
     Parameters
     ----------
     seed : int
         From 0 to 2**32 - 1.
     block : int
-        Its number, from 0 to 9999; ids hold it.
+        The block's number, from 0 to 9999, which its ids contain.
     runs : int
-        How many runs it has, from 50 to 300.
+        The number of runs, from 50 to 300.
 
     Returns
     -------
     dict of str to pyarrow.Table
-        ``incidents``, ``runs``, ``traces`` and ``trace_steps``, rows in key order. Columns are those of
-        :data:`exporttools.records.schema.RECORD_TYPES`; steps have ``tenant_id`` and ``trace_id`` before them and ``name``,
-        ``model`` and ``error`` after them.
+        ``incidents``, ``runs``, ``traces`` and ``trace_steps``, rows in key order, with the columns of
+        :data:`exporttools.records.schema.RECORD_TYPES`; steps also have ``tenant_id`` and ``trace_id`` before these and
+        ``name``, ``model`` and ``error`` after them.
 
     Raises
     ------
     ConfigError
-        A number out of range.
+        A number is out of range.
 
     Examples
     --------
@@ -60,9 +60,9 @@ def sample_block(seed: int, block: int, runs: int = MOST_RUNS) -> dict[str, pa.T
 
 
 def sample_blocks(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> Iterator[dict[str, pa.Table]]:
-    """The blocks of a fleet of `runs` runs, one after the other: as few as there can be, of about the same size."""
+    """Draw a fleet block by block: as few blocks as possible, of about the same size."""
     most = _MOST_BLOCKS * MOST_RUNS
-    accepted = f"a whole number from {FEWEST_RUNS} (room for what is planted) to {most}"
+    accepted = f"a whole number from {FEWEST_RUNS} (to have room for the planted incidents) to {most}"
     _require(FEWEST_RUNS <= runs <= most, "runs", runs, accepted)
     blocks = -(-runs // MOST_RUNS)
     for block in range(blocks):
@@ -70,7 +70,7 @@ def sample_blocks(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> Iter
 
 
 def sample_tables(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> dict[str, pa.Table]:
-    """The whole fleet in memory: the four tables, rows in key order. See :func:`sample_block`.
+    """Draw the whole fleet in memory: the four tables, rows in key order. See :func:`sample_block`.
 
     Examples
     --------
@@ -83,12 +83,12 @@ def sample_tables(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> dict
 
 
 def write_sample(directory: Path, *, runs: int = DEFAULT_RUNS, seed: int = DEFAULT_SEED) -> tuple[Path, ...]:
-    """Write the fleet as four Parquet files, ``incidents.parquet`` and so on; memory is one block.
+    """Write the fleet as four Parquet files, ``incidents.parquet`` and so on, with one block in memory.
 
     Returns
     -------
     tuple of pathlib.Path
-        The files.
+        The files written.
     """
     directory.mkdir(parents=True, exist_ok=True)
     paths = {table: directory / f"{table}.parquet" for table in RECORD_TYPES}
@@ -106,7 +106,7 @@ def write_sample(directory: Path, *, runs: int = DEFAULT_RUNS, seed: int = DEFAU
 def load_sample(
     database: DatabaseName, *, runs: int = DEFAULT_RUNS, seed: int = DEFAULT_SEED, progress: bool = True
 ) -> dict[str, int]:
-    """Fill a database's four native tables with the fleet; memory is one block.
+    """Fill a database's four native tables with the fleet, with one block in memory.
 
     Parameters
     ----------
@@ -114,12 +114,12 @@ def load_sample(
         See :func:`exporttools.loading.load_tables`.
     runs, seed : int
     progress : bool
-        Whether to show a bar on stderr, when that is a terminal.
+        Whether to show a progress bar on stderr, if that is a terminal.
 
     Returns
     -------
     dict of str to int
-        How many rows each table was given.
+        How many rows were written to each table.
     """
     shown = progress and sys.stderr.isatty()
     with tqdm(total=runs, unit=" runs", unit_scale=True, disable=not shown, file=sys.stderr) as bar:
@@ -133,7 +133,7 @@ def load_sample(
 
 
 def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
-    # Random hexadecimal and ever-new numbers only grow in a dictionary.
+    # A dictionary only makes columns of distinct values larger.
     repeated = [name for name in schema.names if name not in ("content_hash", "timestamp", "duration_ms", "goal")]
     return pq.ParquetWriter(
         path, schema, compression="zstd", compression_level=12, use_dictionary=repeated, write_page_checksum=True

@@ -1,6 +1,6 @@
-"""What goes wrong on purpose: written over ordinary steps, one set in every block. Nothing random beyond durations.
+"""What goes wrong on purpose: written over ordinary steps, one set in every block. Only durations are random.
 
-The causes are told in ``data/README.md``; each can be found from the data alone.
+``data/README.md`` describes the causes; each can be found from the data alone.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ _SLOW_ERROR = "fetch_logs gave no answer within 600 s"
 _RATE_LIMIT_ERROR = "HTTP 429 from the model's provider: rate limit reached"
 _BUDGET_ERROR = f"the run has spent more than its budget of {RUN_BUDGET_CENTS} cents"
 ERRORS = (*FAULTS, _STORM_ERROR, _REFUND_ERROR, _SLOW_ERROR, _RATE_LIMIT_ERROR, _BUDGET_ERROR)
-"""Everything that ``error`` may be; steps hold positions in it."""
+"""The values of ``error``; steps hold positions in this tuple."""
 
 _STORM_WAITS_US = tuple(min(200_000 * 2**n, 8 * _SECOND_US) for n in range(40))
 _RATE_LIMIT_WAITS_US = tuple((5 * 2**n) * _SECOND_US for n in range(8))
@@ -67,16 +67,16 @@ INCIDENT_KINDS = (
     IncidentKind(None, "high", "credential_exposure", _SECRETS_POLICY),
     IncidentKind(Role.NO_TRACE, "low", "missing_trace"),
 )
-"""The eight incidents of a block; the first is number 1."""
+"""The eight incidents of a block, numbered from 1."""
 
 
 def plant(random: RandomState, runs: Runs, attempts: Attempts, steps: Steps) -> dict[Role, int]:
-    """Write the block's plants into its steps.
+    """Write what goes wrong over the block's steps.
 
     Returns
     -------
     dict
-        For each role with a violation, the row of its first offending step.
+        For each role with a violation, the row of the first step that went wrong.
     """
     writers = {
         Role.LOOP: _loop,
@@ -99,7 +99,7 @@ def plant(random: RandomState, runs: Runs, attempts: Attempts, steps: Steps) -> 
 
 
 def incident_times_us(random: RandomState, runs: Runs, clock: Clock) -> list[int]:
-    """When each of the eight incidents is recorded: soon after its run; a cost anomaly by the next day's report."""
+    """When each of the eight incidents is recorded: soon after its run, or for a cost anomaly the next morning."""
     times = []
     for kind in INCIDENT_KINDS:
         delay_us = int(random.randint(20 * _SECOND_US, 4 * _MINUTE_US, dtype=np.int64))
@@ -120,13 +120,13 @@ def _span(runs: Runs, attempts: Attempts, steps: Steps, role: Role) -> slice:
 
 
 def _end_lead(steps: Steps, first: int) -> None:
-    """The step before the trouble is an ordinary one that worked: what follows is nobody's retry."""
+    """Let the step before the trouble succeed, so that what follows is not a retry of it."""
     steps.status[first - 1] = Status.OK
     steps.error[first - 1] = NONE
 
 
 def _write(steps: Steps, rows: Any, **columns: Any) -> None:
-    """Write whole rows; a column that is not given becomes what most steps have there."""
+    """Write whole rows; a column that is not given gets the value that most steps have."""
     values = {"name": NONE, "model": NONE, "tokens_in": 0, "tokens_out": 0, "status": Status.OK, "error": NONE}
     for name, value in (values | columns).items():
         getattr(steps, name)[rows] = value
@@ -137,14 +137,14 @@ def _call(tool: str) -> dict[str, int]:
 
 
 def _loop(random: RandomState, steps: Steps, first: int, stop: int) -> None:
-    """The same question to the model and the same page fetched, until the budget is spent and a guardrail stops it."""
+    """The run asks the model the same question and fetches the same page until a guardrail stops it at its budget."""
     last = stop - 1
     thinking, calling = np.arange(first, last, 2), np.arange(first + 1, last, 2)
     rounds, model = len(calling), model_number("heron-3")
     written = 180
     start = int(steps.span_of(int(steps.trace[first])).start)
     spent = int(step_microcents(steps)[start:first].sum())
-    # The last round is the one that passes the budget: half a round is left over before it.
+    # The last round exceeds the budget: before it, half a round's cost is left.
     a_round = int((RUN_BUDGET_CENTS * MICROCENTS - spent) / (rounds - 0.5))
     read = (a_round - written * MODELS[model].output_cents_per_million) // MODELS[model].input_cents_per_million
     _write(steps, thinking, kind=StepType.LLM_CALL, model=model, tokens_in=read, tokens_out=written, digest=first)
@@ -157,7 +157,7 @@ def _loop(random: RandomState, steps: Steps, first: int, stop: int) -> None:
 
 
 def _storm(random: RandomState, steps: Steps, first: int, stop: int) -> None:
-    """One tool call fails and is repeated, with a wait that doubles up to eight seconds, until the run gives up."""
+    """One tool call fails and is repeated, with waits that double up to eight seconds, until the run gives up."""
     attempts = stop - first
     failed = {"status": Status.ERROR, "error": ERRORS.index(_STORM_ERROR), "digest": first}
     _write(steps, slice(first, stop), **_call("post_ledger"), **failed)
@@ -175,7 +175,7 @@ def _policy_block(random: RandomState, steps: Steps, first: int, stop: int) -> N
 
 
 def _slow_tool(random: RandomState, steps: Steps, first: int, stop: int) -> None:  # noqa: ARG001
-    """One tool answers ever more slowly, and at last not at all; between its calls the model decides to ask again."""
+    """One tool answers more and more slowly, and finally not at all; each time the model decides to call it again."""
     calls, thinking = np.arange(first, stop, 2), np.arange(first + 1, stop, 2)
     _write(steps, calls, **_call("fetch_logs"), digest=calls)
     model = model_number("lark-2")
@@ -196,6 +196,6 @@ def _rate_limit(random: RandomState, steps: Steps, first: int, stop: int) -> Non
 
 
 def _many_searches(steps: Steps, span: slice) -> None:
-    """Every tool call of the run whose recorded total leaves them out is a paid one."""
+    """Make every tool call of this run a paid one; its recorded total omits them."""
     calls = span.start + np.flatnonzero(steps.kind[span] == StepType.TOOL_CALL)
     steps.name[calls] = NAMES.index("web_search")

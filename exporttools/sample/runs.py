@@ -1,8 +1,8 @@
 """A block's runs and their attempts, drawn as columns: who, when, how long, how it ended. No steps, no Arrow.
 
-``numpy.random.RandomState`` is used throughout: its streams are frozen for ever (NEP 19), unlike Generator's, so a
-seed gives the same fleet on every version of numpy. Logarithms and powers of whole columns are avoided: numpy's own
-differ in the last bit between processors.
+``numpy.random.RandomState`` is used throughout: its streams are frozen (NEP 19), unlike Generator's, so a seed makes the
+same fleet with every version of numpy. Logarithms and powers of whole columns are avoided: numpy's results differ in the
+last bit between processors.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ _MEDIAN_PAUSE_US = 6_000_000
 
 
 class Role(IntEnum):
-    """What a run is there for. Those from 1 to 8 carry the number of their incident."""
+    """A run's purpose in the sample. Values from 1 to 8 are the number of the run's incident."""
 
     ORDINARY = 0
     LOOP = 1
@@ -50,7 +50,7 @@ class Role(IntEnum):
 
 
 class State(IntEnum):
-    """Which of a run's facts are recorded."""
+    """Which of a run's times are recorded."""
 
     ENDED = 0
     OPEN = 1
@@ -60,7 +60,7 @@ class State(IntEnum):
 
 @dataclass(frozen=True, slots=True)
 class Slot:
-    """A run with a role: which agent and tenant, from which day on, how it ends, how many steps."""
+    """A run with a role: its agent and tenant, its earliest day, how it ends, and how many steps it has."""
 
     role: Role
     tenant: str
@@ -71,7 +71,7 @@ class Slot:
 
 
 LEAD_STEPS = {Role.LOOP: 24, Role.STORM: 13, Role.POLICY_BLOCK: 15, Role.SLOW_TOOL: 19, Role.RATE_LIMIT: 46}
-"""How many ordinary steps come before it goes wrong."""
+"""How many ordinary steps precede the first one that goes wrong."""
 
 SLOTS = (
     Slot(Role.LOOP, "acme-retail", "research-scout", Reason.BUDGET_EXCEEDED, range(329, 411, 2)),
@@ -92,14 +92,14 @@ MOST_RUNS = 300
 
 @dataclass(slots=True)
 class Runs:
-    """A block's runs, one array a column, in order of their start."""
+    """A block's runs, one array per column, in order of their start."""
 
     tenant: Ints
     agent: Ints
     start_us: Ints
     """Microseconds after the first day's midnight."""
     steps: Ints
-    """Of the last attempt."""
+    """In the last attempt."""
     role: Ints
     state: Ints
     reason: Ints
@@ -123,22 +123,22 @@ class Runs:
 
 @dataclass(slots=True)
 class Attempts:
-    """The traces: each run's attempts, one array a column, in order of run and attempt."""
+    """The traces: each run's attempts, one array per column, in order of run and attempt."""
 
     run: Ints
     number: Ints
-    """1, and 2 for a retry."""
+    """1, or 2 for a retry."""
     steps: Ints
     pause_us: Ints
-    """Between the attempt before it, or the run's start, and its first step."""
+    """Between the end of the previous attempt, or the run's start, and the first step."""
     fails: Bools
-    """Whether its last step is an error."""
+    """Whether the last step failed."""
     closes: Bools
-    """Whether it ends in an answer and its check."""
+    """Whether it ends with an answer and a check of it."""
 
 
 def whole(random: RandomState, low: int, high: int, count: int) -> Ints:
-    """Draw whole numbers from `low` on and below `high`; the type is said because its default differs by platform."""
+    """Draw whole numbers in [low, high). The type is explicit because its default differs between platforms."""
     return random.randint(low, high, count, np.int64)
 
 
@@ -167,7 +167,7 @@ def draw_runs(random: RandomState, count: int) -> Runs:
         reason=np.array([Reason.COMPLETED, Reason.USER_ABORT, Reason.SYSTEM_FAILURE])[pick(random, (94, 4, 2), count)],
         retried=random.random_sample(count) < 0.03,
     )
-    # Facts that every default sample should show are not left to chance: two open runs, one queued, one undated.
+    # Not left to chance, since every sample should show them: two open runs, one queued, one without a start.
     runs.state[-4:] = (State.OPEN, State.OPEN, State.QUEUED, State.UNDATED)
     for number, slot in enumerate(SLOTS):
         _fill_slot(random, runs, number, slot)
@@ -197,7 +197,7 @@ def _fill_slot(random: RandomState, runs: Runs, number: int, slot: Slot) -> None
 
 
 def draw_attempts(random: RandomState, runs: Runs) -> Attempts:
-    """Give every run that has a trace its attempts: one, or two where the first failed and was retried."""
+    """Draw the attempts of every run that has a trace: one, or two if the first failed and was retried."""
     count = np.where(runs.retried, 2, 1)
     count[(runs.role == Role.NO_TRACE) | (runs.state == State.QUEUED)] = 0
     run = np.repeat(np.arange(len(runs)), count)

@@ -24,7 +24,7 @@ from exporttools.sample.fleet import (
 from exporttools.sample.runs import Attempts, Bools, Ints, Runs, pick, whole
 
 NONE = -1
-"""A code that stands for NULL."""
+"""The code for NULL."""
 
 _LLM, _TOOL, _RETRIEVAL, _GUARDRAIL, _PLAN, _MEMORY = StepType
 _TOOL_FAULTS_PER_10000, _MODEL_FAULTS_PER_10000 = 160, 25
@@ -34,14 +34,14 @@ _SMALL_MODEL_PERCENT = 12
 _DEARER_TOKENS_PERCENT = 170
 _CHECK_OFFSET = NAMES.index(CHECKS[0])
 _CORPUS_OFFSET = _CHECK_OFFSET - len(AGENTS)
-# Median and spread of the durations of what is neither a tool nor a model.
+# Median and sigma of the durations of steps that call neither a tool nor a model.
 _DURATION_MS = {_RETRIEVAL: (190.0, 0.5), _GUARDRAIL: (42.0, 0.35), _MEMORY: (16.0, 0.5)}
 _MODEL_MEDIAN_MS, _MODEL_SIGMA = 380.0, 0.35
 
 
 @dataclass(slots=True)
 class Steps:
-    """A block's steps, one array a column, in order of trace and step. Text columns hold codes; NONE is NULL."""
+    """A block's steps, one array per column, in order of trace and step. Text columns hold codes; NONE is NULL."""
 
     trace: Ints
     index: Ints
@@ -53,7 +53,7 @@ class Steps:
     tokens_out: Ints
     duration_us: Ints
     wait_us: Ints
-    """Between the step before it and its start."""
+    """Between the end of the previous step and this one's start."""
     status: Ints
     error: Ints
     digest: Ints
@@ -63,13 +63,13 @@ class Steps:
         return len(self.trace)
 
     def span_of(self, trace: int) -> slice:
-        """Where a trace's steps lie."""
+        """The slice of a trace's steps."""
         first, after = np.searchsorted(self.trace, (trace, trace + 1))
         return slice(int(first), int(after))
 
 
 def draw_steps(random: RandomState, runs: Runs, attempts: Attempts) -> Steps:
-    """Draw the ordinary steps of all attempts; what is planted is written over them later."""
+    """Draw the ordinary steps of all attempts; :mod:`exporttools.sample.plants` writes over some of them."""
     trace = np.repeat(np.arange(len(attempts.steps)), attempts.steps)
     count = len(trace)
     agent = runs.agent[attempts.run][trace]
@@ -112,7 +112,7 @@ def _draw_kinds(random: RandomState, agent: Ints) -> Ints:
 
 
 def _frame(steps: Steps, to_end: Ints, attempts: Attempts) -> None:
-    """A check of the input, a plan and an LLM call open an attempt; an answer and its check close a complete one."""
+    """An attempt starts with a check, a plan and an LLM call; a complete one ends with an answer and its check."""
     for position, kind in enumerate((_GUARDRAIL, _PLAN, _LLM)):
         steps.kind[steps.index == position] = kind
     closes, fails = attempts.closes[steps.trace], attempts.fails[steps.trace]
@@ -132,7 +132,7 @@ def _draw_names(random: RandomState, steps: Steps, last: Bools) -> None:
 
 
 def _draw_faults(random: RandomState, steps: Steps, to_end: Ints, attempts: Attempts) -> None:
-    """Let a few tool and LLM calls fail. The step after a fault is the same call again, which then works."""
+    """Let a few tool and LLM calls fail. The step after a failure repeats the call, which then succeeds."""
     draw = whole(random, 0, 10_000, len(steps))
     is_tool, is_llm = steps.kind == _TOOL, steps.kind == _LLM
     fault = (is_tool & (draw < _TOOL_FAULTS_PER_10000)) | (is_llm & (draw < _MODEL_FAULTS_PER_10000))
@@ -164,7 +164,7 @@ def _draw_models(random: RandomState, steps: Steps, dearer: Bools) -> None:
 
 
 def _draw_tokens(random: RandomState, steps: Steps, dearer: Bools) -> None:
-    """An LLM call reads the prompt and what the run has gathered, until that is compacted; a failed one reads none."""
+    """An LLM call reads the prompt and the context, which grows until it is compacted; a failed call uses no tokens."""
     prompt, turn_tokens, window, answer = (
         np.array([getattr(agent, name) for agent in AGENTS])[steps.agent]
         for name in ("prompt_tokens", "turn_tokens", "window_tokens", "answer_tokens")
@@ -198,7 +198,7 @@ def _draw_durations(random: RandomState, steps: Steps) -> None:
 
 
 def _pick_each(random: RandomState, weights: Any, row: Ints) -> Ints:
-    """Draw a position for each element from the weights of its row; every row's weights have the same sum."""
+    """Draw a position for each element by the weights of its row; every row's weights have the same sum."""
     bounds = np.cumsum(np.array(weights, np.int64), axis=1)
     draw = whole(random, 0, int(bounds[0, -1]), len(row))
     picked: Ints = (draw[:, None] >= bounds[row]).sum(axis=1)

@@ -1,4 +1,4 @@
-"""When every step, trace and run starts and ends, and what they cost: whole microseconds and microcents. No Arrow."""
+"""When every step, trace and run starts and ends, and what it costs: whole microseconds and microcents. No Arrow."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ from exporttools.sample.steps import Steps
 
 @dataclass(frozen=True, slots=True)
 class Clock:
-    """When things happen, in microseconds after the first day's midnight."""
+    """Starts and ends, in microseconds after midnight of the first day."""
 
     step_start_us: Ints
     run_end_us: Ints
 
 
 def set_clock(runs: Runs, attempts: Attempts, steps: Steps) -> Clock:
-    """Lay a trace's steps end to end with their waits, a second attempt after the first, and runs around both."""
+    """Place a trace's steps one after the other with their waits, a second attempt after the first, and runs around both."""
     first_rows = np.searchsorted(steps.trace, np.arange(len(attempts.run)))
     taken_us = steps.wait_us + steps.duration_us
     after_us = np.cumsum(taken_us)
@@ -30,14 +30,14 @@ def set_clock(runs: Runs, attempts: Attempts, steps: Steps) -> Clock:
     start_us[second] += attempts.pause_us[second - 1] + trace_us[second - 1]
     before_trace_us = (after_us - taken_us)[first_rows]
     step_start_us = (after_us - steps.duration_us - before_trace_us[steps.trace]) + start_us[steps.trace]
-    # A run without a trace was lost a moment after it started.
+    # A run without a trace ended a moment after it started.
     run_end_us = runs.start_us + 2_400_017
     run_end_us[attempts.run] = start_us + trace_us + 4_211
     return Clock(step_start_us, run_end_us)
 
 
 def step_microcents(steps: Steps) -> Ints:
-    """What each step costs: its tokens at its model's prices, and its tool's fee. Calls that failed are free."""
+    """What each step costs: its tokens at its model's prices and its tool's fee. Failed calls are free."""
     read_price = np.array([*(model.input_cents_per_million for model in MODELS), 0])
     write_price = np.array([*(model.output_cents_per_million for model in MODELS), 0])
     fees = np.array([tool.call_microcents for agent in AGENTS for tool in agent.tools])
@@ -48,7 +48,7 @@ def step_microcents(steps: Steps) -> Ints:
 
 
 def recorded_microcents(runs: Runs, attempts: Attempts, steps: Steps, microcents: Ints) -> Ints:
-    """What the platform recorded for each run: all of it, but for the two planted runs."""
+    """What the platform recorded for each run: its full cost, except for the two planted runs."""
     run, number = attempts.run[steps.trace], attempts.number[steps.trace]
     role = runs.role[run]
     missed = (role == Role.UNBILLED_ATTEMPT) & (number == 1)

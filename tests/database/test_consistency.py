@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from exporttools import ExportBundle, ExportBundleStore
 from exporttools.database import trace_store as trace_store_module
-from tests.databases import create_native, incident, run, run_sql, step, trace, writable
+from tests.databases import create_native, incident, run, run_sql, step, trace, wal_mode, writable
 
 READS = 200
 
@@ -21,21 +21,13 @@ def moving_money(fresh_url: str) -> Iterator[str]:
 
     At any point in time the total is 100 and each run's cost is that of its trace's one step.
     """
-    url = create_native(
-        fresh_url,
-        {
-            "incidents": [incident(id=f"i{i}", source_run_id=f"r{i}") for i in (1, 2)],
-            "runs": [run(run_id=f"r{i}", total_cost_cents=50) for i in (1, 2)],
-            "traces": [trace(trace_id=f"t{i}", run_id=f"r{i}") for i in (1, 2)],
-            "trace_steps": [step(0, trace_id=f"t{i}", cost_cents=50.0) for i in (1, 2)],
-        },
-    )
-    if "sqlite" in url:
-        run_sql(url, "CREATE TABLE IF NOT EXISTS moves (n integer)")
-        engine = writable(url)
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")  # writers and readers at once
-        engine.dispose()
+    rows = {
+        "incidents": [incident(id=f"i{i}", source_run_id=f"r{i}") for i in (1, 2)],
+        "runs": [run(run_id=f"r{i}", total_cost_cents=50) for i in (1, 2)],
+        "traces": [trace(trace_id=f"t{i}", run_id=f"r{i}") for i in (1, 2)],
+        "trace_steps": [step(0, trace_id=f"t{i}", cost_cents=50.0) for i in (1, 2)],
+    }
+    url = wal_mode(create_native(fresh_url, rows))
     stop, moved = threading.Event(), threading.Event()
     failures: list[BaseException] = []
 
@@ -114,12 +106,7 @@ def test_bulk_reads_are_at_the_same_point_in_time(moving_money: str, monkeypatch
 
 
 def test_other_threads_are_not_in_the_snapshot(fresh_url: str) -> None:
-    url = create_native(fresh_url, {"runs": [run()]})
-    if "sqlite" in url:
-        engine = writable(url)
-        with engine.connect() as connection:
-            connection.exec_driver_sql("PRAGMA journal_mode = WAL")
-        engine.dispose()
+    url = wal_mode(create_native(fresh_url, {"runs": [run()]}))
     store = ExportBundleStore(url)
     counts = []
     with store.snapshot():

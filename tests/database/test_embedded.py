@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -61,3 +62,15 @@ def test_the_default_is_the_sample_where_none_is_named(monkeypatch: pytest.Monke
         monkeypatch.setenv("EXPORTTOOLS_DATABASE_URL", value)
     url, is_embedded = default_database_url()
     assert (url, is_embedded) == (f"sqlite:///{embedded_database()}", True)
+
+
+def test_a_wheel_carries_it_where_it_is_looked_for(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root = Path(__file__).parents[2]
+    pyproject = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf-8"))
+    included = pyproject["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"]
+    assert included["data"] == "exporttools/_resources/data"
+    assert embedded_database() == root / "data" / "sample.sqlite"  # a checkout's
+    installed = Path(shutil.copytree(root / "data", tmp_path / included["data"]))
+    monkeypatch.setattr("exporttools.files.resources._PACKAGE", tmp_path / "exporttools")
+    assert embedded_database() == installed / "sample.sqlite"
+    assert len(ExportBundleStore(embedded_database()).list_incidents()) == 8

@@ -1,4 +1,4 @@
-"""Layouts: the platform's own tables, older ones, a user's, and databases that are none of these."""
+"""Layouts: the platform's own tables, older ones, a user's, and databases that fit no layout."""
 
 from __future__ import annotations
 
@@ -116,8 +116,7 @@ def _aos_rows(later: bool) -> dict[str, list[dict[str, Any]]]:
 
 @pytest.mark.parametrize("later", [True, False], ids=["migrated", "older"])
 def test_aos(fresh_url: str, later: bool) -> None:
-    url = fresh_url if "postgresql" in fresh_url else fresh_url
-    store = ExportBundleStore(create_aos(url, later=later), tenant_id="acme")
+    store = ExportBundleStore(create_aos(fresh_url, later=later), tenant_id="acme")
     found = store.get_incident("i1")
     assert found is not None
     assert found.to_dict() == {
@@ -211,7 +210,7 @@ def test_an_absent_required_column_is_named(fresh_url: str) -> None:
     with pytest.raises(SchemaMismatch) as caught:
         ExportBundleStore(url, layout="native").list_runs()
     assert (
-        "layout 'native': table 'trace_steps' has no column 'cost_cents', which yields trace_steps.cost_cents"
+        "layout 'native': table 'trace_steps' has no column 'cost_cents', which trace_steps.cost_cents is read from"
         in str(caught.value)
     )
     assert "columns found: tenant_id, trace_id, step_index, timestamp" in str(caught.value)
@@ -222,19 +221,33 @@ def test_a_database_of_neither_layout(fresh_url: str) -> None:
     with pytest.raises(SchemaMismatch) as caught:
         ExportBundleStore(fresh_url).list_incidents()
     message = str(caught.value)
-    assert "layout 'native' keeps incidents in a table 'incidents', which is not there" in message
-    assert "layout 'aos' keeps incidents in a table 'incidents', which is not there" in message
+    assert "layout 'native' reads incidents from a table 'incidents', which does not exist" in message
+    assert "layout 'aos' reads incidents from a table 'incidents', which does not exist" in message
     assert message.endswith("Tables found: customers")
 
 
-def test_no_such_layout(fresh_url: str) -> None:
-    with pytest.raises(ConfigError, match="no layout 'mine'; accepted are 'auto', 'native', 'aos' or a Layout"):
+def test_an_empty_database_has_no_tables(fresh_postgres_url: str) -> None:
+    with pytest.raises(SchemaMismatch, match="which does not exist. Tables found: none$"):
+        ExportBundleStore(fresh_postgres_url, layout="native").list_incidents()
+
+
+def test_a_required_column_of_a_table_that_is_not_there_is_named(fresh_url: str) -> None:
+    runs = Source("runs", {"tenant_id": Field("tenant", table="owners")}, joins=(Join("owners", on={"run": "run_id"}),))
+    store = ExportBundleStore(create_native(fresh_url, {}), layout=replace(NATIVE, name="owned", runs=runs))
+    message = "layout 'owned': table 'owners' has no column 'tenant', which runs.tenant_id is read from; there is no such table"
+    with pytest.raises(SchemaMismatch, match=message):
+        store.list_runs()
+
+
+def test_there_is_no_such_layout(fresh_url: str) -> None:
+    with pytest.raises(ConfigError, match="^there is no layout 'mine'; expected 'auto', 'native', 'aos' or a Layout$"):
         ExportBundleStore(create_native(fresh_url, {}), layout="mine").list_runs()
 
 
 def test_a_layout_maps_what_there_is() -> None:
     with pytest.raises(
-        ConfigError, match=r"layout 'odd': runs maps cost, which it does not have; accepted are agent_id, "
+        ConfigError,
+        match=r"^layout 'odd': runs has no column cost to map; expected agent_id, .* \(declare further columns in extra=\)$",
     ):
         replace(NATIVE, name="odd", runs=Source("runs", {"cost": "price"}))
 
@@ -308,7 +321,9 @@ def test_postgresql_types_are_read_only_where_nothing_is_lost(fresh_postgres_url
     ]
     run_sql(url, "ALTER TABLE trace_steps ALTER tokens TYPE numeric")
     with pytest.raises(
-        SchemaMismatch, match=r"column 'tokens' is of type NUMERIC; tokens is a int64. Give its Field a convert="
+        SchemaMismatch,
+        match=r"table 'trace_steps': column 'tokens' is of type NUMERIC; tokens is an int64. "
+        r"Convert it in a layout of your own: Field\('tokens', convert=...\)",
     ):
         ExportBundleStore(url).get_trace_steps("t1", "acme")
 

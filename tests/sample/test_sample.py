@@ -1,4 +1,4 @@
-"""The made-up fleet: the same for a seed, as documented, believable, and with every plant to be found from the data."""
+"""The made-up fleet: the same for a seed, as documented, believable, and with every planted incident findable in the data."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import pytest
 import sqlalchemy as sa
 
 from exporttools.errors import ConfigError
-from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES
+from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, RecordType
 from exporttools.records.statuses import FAILED_STATUSES
 from exporttools.records.validity import Origin, require_valid
 from exporttools.sample import load_sample, sample_block, sample_blocks, sample_tables, write_sample
@@ -53,7 +53,7 @@ class Block:
         return mine.reset_index(drop=True)
 
     def violation_of(self, incident: int) -> int:
-        """The index of the first offending step, after checking that its time is that step's."""
+        """The index of the first step that went wrong, after checking that its time is that step's."""
         (trace,) = self.traces[self.traces.run_id == self.run_of(incident).name].itertuples()
         step = self.steps_of(incident).loc[trace.violation_step_index]
         assert step.step_index == trace.violation_step_index
@@ -114,8 +114,8 @@ def test_any_number_of_runs_is_made_of_few_blocks_of_about_one_size() -> None:
 
 def test_rows_come_in_key_order_across_blocks() -> None:
     tables = sample_tables(701)
-    for table, record in RECORD_TYPES.items():
-        key = ["trace_id", *record.key] if record.context else list(record.key)
+    for table, record_type in RECORD_TYPES.items():
+        key = list(record_type.stored_key)
         frame = tables[table].select(key).to_pandas()
         assert not frame.duplicated().any()
         assert frame.equals(frame.sort_values(key, ignore_index=True))
@@ -124,7 +124,10 @@ def test_rows_come_in_key_order_across_blocks() -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"runs": 49}, r"runs is 49; expected a whole number from 50 \(room for what is planted\) to 3000000"),
+        (
+            {"runs": 49},
+            r"runs is 49; expected a whole number from 50 \(to have room for the planted incidents\) to 3000000",
+        ),
         ({"runs": 3_000_001}, "runs is 3000001; expected"),
         ({"seed": -1}, "seed is -1; expected a whole number from 0 to 4294967295"),
     ],
@@ -134,21 +137,32 @@ def test_numbers_out_of_range_are_refused(arguments: dict[str, int], message: st
         sample_tables(**arguments)
 
 
-@pytest.mark.parametrize(("block", "runs"), [(-1, 300), (10_000, 300), (0, 301)])
-def test_blocks_out_of_range_are_refused(block: int, runs: int) -> None:
-    with pytest.raises(ConfigError, match="expected a whole number from"):
+@pytest.mark.parametrize(
+    ("block", "runs", "message"),
+    [
+        (-1, 300, "block is -1; expected a whole number from 0 to 9999"),
+        (10_000, 300, "block is 10000; expected a whole number from 0 to 9999"),
+        (0, 301, "runs is 301; expected a whole number from 50 to 300"),
+    ],
+)
+def test_blocks_out_of_range_are_refused(block: int, runs: int, message: str) -> None:
+    with pytest.raises(ConfigError, match=f"^{message}$"):
         sample_block(7, block, runs)
 
 
 # Believable
 
 
-def test_the_schema_is_the_records_own(block: Block) -> None:
-    for table, record in RECORD_TYPES.items():
-        extra = STEP_EXTRA if table == "trace_steps" else ()
-        columns = (*record.context, *record.columns, *extra)
-        assert block.tables[table].schema.equals(pa.schema([c.arrow_field for c in columns]), check_metadata=True)
-        require_valid(block.tables[table], columns, origin=Origin(table), key=record.key)
+def test_the_schema_is_the_records_own_and_holds(block: Block) -> None:
+    for table, record_type in RECORD_TYPES.items():
+        rows = block.tables[table]
+        columns = record_type.stored_columns(STEP_EXTRA if table == "trace_steps" else ())
+        assert rows.column_names == [column.name for column in columns]
+        assert [(field.type, field.nullable) for field in rows.schema] == [
+            (ARROW_TYPES[column.type], column.nullable) for column in columns
+        ]
+        assert [field.metadata[b"doc"].decode() for field in rows.schema] == [column.doc for column in columns]
+        require_valid(rows, columns, origin=Origin(table), key=record_type.key)
     assert [column.name for column in STEP_EXTRA] == ["name", "model", "error"]
 
 
@@ -412,14 +426,14 @@ def table_after(heading: str, text: str) -> list[list[str]]:
     return rows
 
 
-@pytest.mark.parametrize("record", RECORD_TYPES.values(), ids=lambda record: record.table)
-def test_the_data_dictionary_says_what_the_schema_says(record: Any, readme: str) -> None:
-    extra = STEP_EXTRA if record.table == "trace_steps" else ()
+@pytest.mark.parametrize("record_type", RECORD_TYPES.values(), ids=lambda record_type: record_type.table)
+def test_the_data_dictionary_says_what_the_schema_says(record_type: RecordType, readme: str) -> None:
+    extra = STEP_EXTRA if record_type.table == "trace_steps" else ()
     expected = [
         [f"`{c.name}`", c.type, "yes" if c.nullable else "no", c.unit or "", c.doc]
-        for c in (*record.context, *record.columns, *extra)
+        for c in record_type.stored_columns(extra)
     ]
-    assert table_after(f"### {record.table}", readme) == expected
+    assert table_after(f"### {record_type.table}", readme) == expected
     assert {row[1] for row in expected} <= set(ARROW_TYPES)
 
 
@@ -446,7 +460,7 @@ def test_the_documented_incidents_are_the_sample_s(readme: str, sample: dict[str
 def test_the_documented_wrong_totals_are_the_sample_s(readme: str) -> None:
     block = Block(7, 0, 300)
     spent = block.steps.groupby("run_id").cost_cents.sum()
-    found = re.findall(r"- `(run-\d+-\d+)` \(recorded (\d+), steps ([\d.]+) cents\)", readme)
+    found = re.findall(r"- `(run-\d+-\d+)` \(recorded (\d+), steps ([\d.]+) US cents\)", readme)
     assert len(found) == 2
     for run_id, recorded, steps_cents in found:
         assert (block.runs.total_cost_cents[run_id], f"{spent[run_id]:.2f}") == (int(recorded), steps_cents)

@@ -1,4 +1,4 @@
-"""Steps of many traces, batch by batch."""
+"""A run's trace, and the steps of many traces batch by batch."""
 
 from __future__ import annotations
 
@@ -10,10 +10,49 @@ import pyarrow as pa
 import pytest
 
 from exporttools import ConfigError, ExportBundleStore, TenantMismatch
-from tests.databases import create_native, one_of_each, run, run_sql, step, trace
+from tests.databases import NOON, create_native, one_of_each, run, run_sql, step, trace, wal_mode
 
+SECOND = dt.timedelta(seconds=1)
 COLUMNS = ["tenant_id", "run_id", "trace_id", "agent_id", "step_index", "timestamp", "step_type", "tokens", "cost_cents",
            "duration_ms", "status", "content_hash", "name", "model", "error"]  # fmt: skip
+
+
+def _with_traces(url: str, *traces: dict[str, object], steps: list[dict[str, object]]) -> ExportBundleStore:
+    return ExportBundleStore(create_native(url, one_of_each(traces=traces, trace_steps=steps)), tenant_id="acme")
+
+
+def test_the_trace_with_a_violation_comes_first(fresh_url: str) -> None:
+    clean = {"violation_step_index": None, "violation_timestamp": None}
+    store = _with_traces(
+        fresh_url,
+        trace(trace_id="a"),
+        trace(trace_id="b", **clean),
+        steps=[step(trace_id="a"), step(trace_id="b", timestamp=NOON + SECOND)],
+    )
+    found = store.get_trace_summary("r1")
+    assert found is not None
+    assert found.trace_id == "a"
+    bundle = store.get_export_bundle("i1")
+    assert bundle is not None
+    assert bundle.trace_count == 2
+    assert len(bundle.steps) == 1
+
+
+def test_else_the_last_started_else_the_greatest_id(fresh_url: str) -> None:
+    clean = {"violation_step_index": None, "violation_timestamp": None}
+    names = ["z", "a", "B"]
+    store = _with_traces(
+        fresh_url,
+        *(trace(trace_id=name, run_id=f"r-{i}", **clean) for i in (1, 2) for name in (f"{i}{n}" for n in names)),
+        steps=[step(trace_id="1a", timestamp=NOON + SECOND), step(trace_id="1z"), step(trace_id="1B")],
+    )
+    picks = {run_id: store.get_trace_summary(run_id) for run_id in ("r-1", "r-2")}
+    assert picks["r-1"] and picks["r-1"].trace_id == "1a"
+    assert picks["r-2"] and picks["r-2"].trace_id == "2z"  # by code points, whatever the database's locale
+    assert {found.trace_id for found in store.list_traces(run_id="r-1")} == {"1z", "1a", "1B"}
+
+
+# Steps of many traces
 
 
 def test_all_steps_in_batches(sample_url: str, sample: Any) -> None:
@@ -60,9 +99,7 @@ def test_steps_of_no_known_run_are_not_lost(fresh_url: str) -> None:
 
 def test_what_cannot_be_scanned(sample_url: str) -> None:
     store = ExportBundleStore(sample_url, tenant_id="acme-retail")
-    with pytest.raises(
-        ConfigError, match="no column 'cents'; there are tenant_id, run_id, trace_id, agent_id, step_index"
-    ):
+    with pytest.raises(ConfigError, match="no column 'cents'; found tenant_id, run_id, trace_id, agent_id, step_index"):
         store.scan_trace_steps(columns=["cents"])
     with pytest.raises(TenantMismatch):
         store.scan_trace_steps(tenant_id="borealis-bank")
@@ -104,10 +141,10 @@ def test_closing_early_ends_the_read(fresh_postgres_url: str) -> None:
 
 
 def test_inside_a_snapshot_it_sees_its_point_in_time(fresh_url: str) -> None:
-    url = create_native(fresh_url, one_of_each())
+    url = wal_mode(create_native(fresh_url, one_of_each()))
     store = ExportBundleStore(url)
     with store.snapshot():
         assert store.scan_trace_steps(columns=["tokens"]).read_all().num_rows == 3
-        if "postgresql" in url:
-            run_sql(url, "DELETE FROM trace_steps")
-            assert store.scan_trace_steps(columns=["tokens"]).read_all().num_rows == 3
+        run_sql(url, "DELETE FROM trace_steps")
+        assert store.scan_trace_steps(columns=["tokens"]).read_all().num_rows == 3
+    assert store.scan_trace_steps(columns=["tokens"]).read_all().num_rows == 0
