@@ -29,10 +29,9 @@ REAL = Path(__file__).parents[2] / "shared" / "real"
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Doctests and the CLI make the embedded sample in a cache of this session's own."""
+def _no_database_named() -> Iterator[None]:
+    """Doctests and the CLI read the embedded sample."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
         patch.delenv("EXPORTTOOLS_DATABASE_URL", raising=False)
         yield
 

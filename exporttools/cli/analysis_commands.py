@@ -19,7 +19,6 @@ from exporttools.cli.application import (
     parse_time,
 )
 from exporttools.cli.terminal import Format
-from exporttools.errors import StoreError
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 
@@ -196,16 +195,5 @@ _COMPARED = (
 def _steps(
     store: ExportBundleStore, columns: Sequence[str], since: str | None, until: str | None
 ) -> duckdb.DuckDBPyRelation:
-    """Load the fleet's steps into a DuckDB table, which spills to disk when memory runs out."""
-    import duckdb
-
-    wanted = list(dict.fromkeys(["tenant_id", "run_id", "trace_id", "agent_id", *columns]))
-    reader = store.scan_trace_steps(since=parse_time(since), until=parse_time(until), columns=wanted)
-    connection = duckdb.connect()
-    connection.execute("SET TimeZone = 'UTC'")
-    try:
-        connection.execute("CREATE TEMP TABLE steps AS FROM reader")
-    except duckdb.Error as error:  # what the database said reaches us as DuckDB's
-        raise StoreError(f"reading the steps stopped: {one_line(error, 1500)}") from error
-    del reader
-    return connection.table("steps")
+    wanted = {"tenant_id", "run_id", "trace_id", "agent_id", *columns}
+    return store.load_trace_steps(since=parse_time(since), until=parse_time(until), columns=wanted)

@@ -106,7 +106,7 @@ def test_compare(sample_url: str) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (("cost", "--by", "colour"), "error: no column 'colour'; there are tenant_id, run_id, trace_id, agent_id, "),
+        (("cost", "--by", "colour"), "error: no column 'colour'; found tenant_id, run_id, trace_id, agent_id, "),
         (("cost", "--by", "agent_id,name", "--every", "1d"), "error: --every takes at most one --by column; found --by agent_id,name"),
         (("cost", "--every", "daily"), "error: every is 'daily'; expected a length of time such as '30min', '6h', '1d' or '1w'"),
         (("anomalies", "--each", "trace"), "error: --each is 'trace'; expected run or step"),
