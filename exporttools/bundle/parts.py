@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from exporttools.bundle.parquet_pages import MOST_FOOTER_BYTES, MOST_METADATA_BYTES, RowGroup, read_footer, row_groups
 from exporttools.errors import ExportToolsError
-from exporttools.files.parquet import repeating_columns
+from exporttools.files.parquet import open_parquet, parquet_writer, repeating_columns
 from exporttools.records.schema import Column, RecordType
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType, extra_columns
 from exporttools.records.validity import Origin, require_valid
@@ -35,7 +35,6 @@ ROW_GROUP_BYTES = 32 << 20
 BATCH_ROWS = 65_536
 BATCH_BYTES = 32 << 20
 
-_BUFFER_BYTES = 256 << 10
 _LEAST_BATCH_ROWS = 1024
 
 # A bomb is told from a big bundle by what it costs to send. A byte of a file that a writer of traces made unpacks to some
@@ -63,15 +62,10 @@ def write_part(table: SnapshotTable[SnapshotType], file: BinaryIO) -> None:
         A reader would refuse it: a row or the number of columns is too large, or it all unpacks to too much.
     """
     rows = table.to_arrow()
-    with pq.ParquetWriter(
-        file,
-        rows.schema,
-        compression="zstd",
-        use_dictionary=repeating_columns(rows),
-        # Units and meanings are for those who read it elsewhere; the types are Parquet's own.
-        store_schema=len(rows.schema.serialize()) * 4 // 3 < MOST_METADATA_BYTES - 512,
-        write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
-    ) as writer:
+    # Units and meanings are for other readers; the types are Parquet's own.
+    store_schema = len(rows.schema.serialize()) * 4 // 3 < MOST_METADATA_BYTES - 512
+    dictionary = repeating_columns(rows)
+    with parquet_writer(file, rows.schema, dictionary=dictionary, store_schema=store_schema) as writer:
         for start in range(0, len(rows), ROW_GROUP_ROWS):
             for group in _row_groups(rows.slice(start, ROW_GROUP_ROWS)):
                 writer.write_table(group)
@@ -125,14 +119,7 @@ def read_part(
     budget = _Budget(size_bytes, max_bytes)
     with _refusing():
         footer = read_footer(file, size_bytes)  # before pyarrow sees any of it
-        parquet = pq.ParquetFile(
-            file,
-            page_checksum_verification=True,
-            pre_buffer=False,  # it would hold all of the file until the last batch
-            buffer_size=_BUFFER_BYTES,  # otherwise columns are read whole, and others write large ones
-            thrift_string_size_limit=MOST_FOOTER_BYTES,
-            thrift_container_size_limit=MOST_FOOTER_BYTES,
-        )
+        parquet = open_parquet(file, max_footer_bytes=MOST_FOOTER_BYTES)
         columns = _columns(record_type, parquet.schema_arrow)
         groups = row_groups(file, size_bytes, footer, parquet.schema_arrow, spend=budget.spend)
         sizes = [_batch_rows(group, len(columns)) for group in groups]
