@@ -275,18 +275,18 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], s
         lambda envelope, _: envelope.update(payload="é"), f"a payload that {NOT_BASE64}", False, ValueError,
     ),
     "no signature": (
-        lambda envelope, _: envelope.update(signatures=[]), "0 signatures; from 1 to 16 are read", False, False,
+        lambda envelope, _: envelope.update(signatures=[]), "0 signatures instead of 1 to 16", False, False,
     ),
     "17 signatures": (
-        lambda envelope, signature: envelope.update(signatures=[signature] * 17), "17 signatures; from 1 to 16 are read",
+        lambda envelope, signature: envelope.update(signatures=[signature] * 17), "17 signatures instead of 1 to 16",
         False, ValueError,
     ),
     "signatures that are no list": (
         lambda envelope, signature: envelope.update(signatures=signature),
-        "signatures that are no list; from 1 to 16 are read", False, TypeError,
+        "signatures that are not a list instead of 1 to 16", False, TypeError,
     ),
     "a signature that is no object": (
-        lambda envelope, signature: envelope.update(signatures=[signature["sig"]]), "a signature that is no object", False,
+        lambda envelope, signature: envelope.update(signatures=[signature["sig"]]), "a signature that is not an object", False,
         TypeError,
     ),
     "signature of another payload": (
@@ -332,17 +332,17 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], s
     "keyid of no key": (lambda _, signature: signature.update(keyid="mine"), "mine", True, False),
     "keyid that hides": (lambda _, signature: signature.update(keyid="\x1b[8m"), "", True, False),
     "keyid of another type": (
-        lambda _, signature: signature.update(keyid=1), "a keyid that is no text", False, False,
+        lambda _, signature: signature.update(keyid=1), "a keyid that is not a string", False, False,
     ),
     "publicKey of another key": (
         lambda _, signature: signature.update(publicKey=encoded(SECOND.trusted_key.der)), KEY.key_id, False, True,
     ),
     "publicKey of another kind": (
         lambda _, signature: signature.update(publicKey=encoded(KEY.trusted_key.octets)),
-        "no Ed25519 SubjectPublicKeyInfo", False, True,
+        "a public key that is not an Ed25519 SubjectPublicKeyInfo", False, True,
     ),
     "a member more": (
-        lambda envelope, _: envelope.update(more=1), "the envelope with the members payload, payloadType, signatures, more",
+        lambda envelope, _: envelope.update(more=1), "an envelope with the members payload, payloadType, signatures, more",
         False, True,
     ),
     "a member of a signature more": (
@@ -381,14 +381,14 @@ def test_promise_06_a_mutation_is_found(mutation: str) -> None:
     [
         (b"", "Expecting value: line 1 column 1 (char 0)"),
         (b"[]", "a JSON list"),
-        (b"{}", "the envelope with the members none"),
-        (SIGNED + b"\n", "another layout"),
-        (SIGNED[:-1], "another layout"),
-        (SIGNED.replace(b"\n", b"\r\n"), "another layout"),
-        (SIGNED.replace(b"  ", b"\t"), "another layout"),
-        (json.dumps(json.loads(SIGNED)).encode(), "another layout"),
-        (SIGNED.replace(b'"keyid"', b'"key\\u0069d"'), "another layout"),
-        (SIGNED.replace(b"in-toto+json", b"in-toto\\u002bjson"), "another layout"),
+        (b"{}", "an envelope with no members"),
+        (SIGNED + b"\n", "a different layout"),
+        (SIGNED[:-1], "a different layout"),
+        (SIGNED.replace(b"\n", b"\r\n"), "a different layout"),
+        (SIGNED.replace(b"  ", b"\t"), "a different layout"),
+        (json.dumps(json.loads(SIGNED)).encode(), "a different layout"),
+        (SIGNED.replace(b'"keyid"', b'"key\\u0069d"'), "a different layout"),
+        (SIGNED.replace(b"in-toto+json", b"in-toto\\u002bjson"), "a different layout"),
         (
             SIGNED.replace(b"  ]\n", b'  ],\n  "payloadType": "application/vnd.in-toto+json"\n'),
             "the key 'payloadType' twice",
@@ -521,7 +521,7 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
         [("format", FILE_NAME, f"predicateType {PREDICATE_TYPE}", "predicateType " + "x" * 185 + "…")],
     ),
     "a file that is not named": (
-        lambda told: told["subject"].pop(0), [("malformed", FILE_NAME, "a subject for bagit.txt", "none")],
+        lambda told: told["subject"].pop(0), [("malformed", FILE_NAME, "a subject for bagit.txt", "no such subject")],
     ),
     "a name that is no file": (
         lambda told: told["subject"].append({"name": "data/\x1b[31mmore", "digest": {"sha256": A}}),
@@ -540,7 +540,7 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
         [
             ("malformed", FILE_NAME, "a name and a SHA-256 as subject 1",
              json.dumps({"name": "bagit.txt", "digest": {"sha256": A, "sha1": "0"}})),
-            ("malformed", FILE_NAME, "a subject for bagit.txt", "none"),
+            ("malformed", FILE_NAME, "a subject for bagit.txt", "no such subject"),
         ],
     ),
     "another member beside": (
@@ -558,33 +558,33 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
     ),
     "no subjects": (
         lambda told: told.pop("subject"),
-        [("malformed", FILE_NAME, f"a subject for {name}", "none") for name in sorted(DIGESTS)],
+        [("malformed", FILE_NAME, f"a subject for {name}", "no such subject") for name in sorted(DIGESTS)],
     ),
     "subjects that are no list": (
         lambda told: told.update(subject={"name": "bagit.txt"}),
-        [("malformed", FILE_NAME, f"a subject for {name}", "none") for name in sorted(DIGESTS)],
+        [("malformed", FILE_NAME, f"a subject for {name}", "no such subject") for name in sorted(DIGESTS)],
     ),
     "another predicate": (
         lambda told: told["predicate"].update(rows=2),
-        [("content", FILE_NAME, "a predicate equal to bundle.json", "another one")],
+        [("content", FILE_NAME, "a predicate equal to bundle.json", "a different one")],
     ),
     "a predicate with another kind of number": (
         lambda told: told["predicate"].update(rows=1.0),
-        [("content", FILE_NAME, "a predicate equal to bundle.json", "another one")],
+        [("content", FILE_NAME, "a predicate equal to bundle.json", "a different one")],
     ),
     "a predicate with true for 1": (
         lambda told: told["predicate"]["tables"].update(runs=[True]),
-        [("content", FILE_NAME, "a predicate equal to bundle.json", "another one")],
+        [("content", FILE_NAME, "a predicate equal to bundle.json", "a different one")],
     ),
     "no predicate": (
-        lambda told: told.pop("predicate"), [("content", FILE_NAME, "a predicate equal to bundle.json", "another one")],
+        lambda told: told.pop("predicate"), [("content", FILE_NAME, "a predicate equal to bundle.json", "a different one")],
     ),
     "another member": (
         lambda told: told.update(more=1),
-        [("malformed", FILE_NAME, "a Statement as exporttools lays it out", "another layout")],
+        [("malformed", FILE_NAME, "a Statement as exporttools lays it out", "a different layout")],
     ),
     "another layout": (
-        lambda told: None, [("malformed", FILE_NAME, "a Statement as exporttools lays it out", "another layout")],
+        lambda told: None, [("malformed", FILE_NAME, "a Statement as exporttools lays it out", "a different layout")],
     ),
 }  # fmt: skip
 
@@ -621,7 +621,7 @@ def test_promise_06_the_envelope_of_another_bundle() -> None:
     assert check_signature(data, TRUSTED).trusted == (KEY.key_id,)
     assert findings_of(data) == [
         Finding("changed", "data/bundle.json", f"sha256:{A} ({FILE_NAME})", f"sha256:{B}"),
-        Finding("content", FILE_NAME, "a predicate equal to bundle.json", "another one"),
+        Finding("content", FILE_NAME, "a predicate equal to bundle.json", "a different one"),
     ]
 
 

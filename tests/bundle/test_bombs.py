@@ -98,7 +98,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a large page": (_large_page, "bytes that unpack to 300,"),
     "a large dictionary": (
         _large_dictionary,
-        "200,000 rows of dictionaries whose longest texts have 1,048,650 bytes; expected at most 32,768",
+        "200,000 rows with dictionary texts of up to 1,048,650 bytes a row; expected at most 32,768",
     ),
     "many rows": (_many_rows, "bytes that unpack to "),
     "many pages": (_many_pages, "bytes that unpack to "),

@@ -346,10 +346,10 @@ def test_nothing_that_exists_is_touched(tmp_path: Path, bag: Path) -> None:
 def test_what_cannot_be_written(tmp_path: Path) -> None:
     empty = ExportBundle()
     cases: list[tuple[Any, Any, str]] = [
-        (a_bundle(), tmp_path / "no" / "b", f"{tmp_path}/no is no directory; make it first"),
-        (a_bundle(), tmp_path / ("x" * 300) / "b", "… is no directory; make it first"),
-        (a_bundle(), f"{tmp_path}/a\0b", f"the path {tmp_path}/a�b has a NUL character, which no file's name can have"),
-        (empty, tmp_path / "b", "the bundle holds neither incident, run nor trace; there is nothing to save"),
+        (a_bundle(), tmp_path / "no" / "b", f"{tmp_path}/no is not a directory; create it first"),
+        (a_bundle(), tmp_path / ("x" * 300) / "b", "… is not a directory; create it first"),
+        (a_bundle(), f"{tmp_path}/a\0b", f"the path {tmp_path}/a�b contains a NUL character, which file names cannot"),
+        (empty, tmp_path / "b", "the bundle has no incident, run or trace; there is nothing to save"),
         ("bundle", tmp_path / "b", "expected an ExportBundle; found str"),
     ]
     for bundle, path, message in cases:
@@ -357,7 +357,7 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
             write_bundle(bundle, path)
         assert str(caught.value).endswith(message)
     (tmp_path / "file").write_text("x")
-    with pytest.raises(ConfigError, match="file is no directory"):
+    with pytest.raises(ConfigError, match="file is not a directory"):
         write_bundle(a_bundle(), tmp_path / "file" / "b")
     with pytest.raises(
         BundleError, match=r"could not be written: \[Errno 36\] File name too long.*Nothing was left behind$"
@@ -448,11 +448,11 @@ TREE: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] = {
     "symlink to a directory": (lambda bag: (bag / "data/more").symlink_to("/"), [("unexpected", "data/more", "a symbolic link")]),
     "hard link to a file of its own": (
         lambda bag: os.link(bag / RUN_FILE, bag / "data/more"),
-        [("unexpected", "data/more", "a file"), ("linked", RUN_FILE, "one of 2 names (hard links) of a file")],
+        [("unexpected", "data/more", "a file"), ("linked", RUN_FILE, "a file with 2 names (hard links)")],
     ),
     "hard link from outside": (
         lambda bag: os.link(bag / RUN_FILE, bag.parent / "second"),
-        [("linked", RUN_FILE, "one of 2 names (hard links) of a file")],
+        [("linked", RUN_FILE, "a file with 2 names (hard links)")],
     ),
     "unlisted file at the top": (lambda bag: (bag / "notes.txt").write_text("x"), [("unexpected", "notes.txt", "a file")]),
     "pipe added": (lambda bag: os.mkfifo(bag / "more"), [("unexpected", "more", "a pipe")]),
@@ -516,7 +516,7 @@ def _edit_lines(bag: Path, name: str, change: Callable[[list[str]], list[str]]) 
 DIGEST = "0" * 64
 MANIFESTS: dict[str, tuple[Callable[[list[str]], list[str]], str, str]] = {
     "a line twice": (lambda lines: [*lines, lines[0]], "malformed", "again in line"),
-    "a line gone": (lambda lines: lines[1:], "malformed", "none"),
+    "a line gone": (lambda lines: lines[1:], "malformed", "no such line"),
     "garbage": (lambda lines: [*lines, "\x1b[31mno manifest line\n"], "malformed", "\x1b[31mno manifest line"),
     "an empty line": (lambda lines: [*lines, "\n"], "malformed", ""),
     "no line break at the end": (lambda lines: [*lines[:-1], lines[-1][:-1]], "malformed", ""),
@@ -527,7 +527,7 @@ MANIFESTS: dict[str, tuple[Callable[[list[str]], list[str]], str, str]] = {
     "another file": (lambda lines: [*lines, f"{DIGEST}  data/../../etc/passwd\n"], "unexpected", "data/../../etc/passwd"),
     "an absolute path": (lambda lines: [*lines, f"{DIGEST}  /etc/passwd\n"], "unexpected", "/etc/passwd"),
     "itself": (lambda lines: [*lines, f"{DIGEST}  tagmanifest-sha256.txt\n"], "unexpected", "tagmanifest-sha256.txt"),
-    "nothing": (lambda lines: [], "malformed", "none"),
+    "nothing": (lambda lines: [], "malformed", "no such line"),
     "a megabyte more": (lambda lines: [*lines, *lines * 8000], "too-large", ","),
 }  # fmt: skip
 
@@ -601,9 +601,9 @@ STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
     (_set("trace_count", to="1"), "content", "trace_count: '1'"),
     (_set("trace_count", to=1.5), "content", "trace_count: 1.5"),
     (_set("trace_count", to=True), "content", "trace_count: True"),
-    (lambda description: description.pop("trace_count"), "content", "none"),
-    (lambda description: description.pop("source"), "content", "none"),
-    (lambda description: description.pop("redacted"), "content", "none"),
+    (lambda description: description.pop("trace_count"), "content", "no trace_count"),
+    (lambda description: description.pop("source"), "content", "no source"),
+    (lambda description: description.pop("redacted"), "content", "no redacted"),
     (_set("redacted", to="runs.goal"), "content", "redacted: 'runs.goal'"),
     (_set("redacted", to=["runs.goal"]), "content", "'runs.goal' is said to be redacted"),
     (_set("written_at", to="noon"), "content", "written_at: 'noon'"),
@@ -708,13 +708,13 @@ ROWS: list[tuple[str, Callable[[pa.Table], pa.Table], str, str, str]] = [
     ("trace_steps.parquet", lambda table: table.drop_columns(["tokens"]), "schema", "data/trace_steps.parquet",
      "column 3 is cost_cents: double not null; expected tokens: int64 not null"),
     ("trace_steps.parquet", lambda table: table.select(table.column_names[:3]), "schema", "data/trace_steps.parquet",
-     "column 3 is none; expected tokens: int64 not null"),
+     "column 3 is missing; expected tokens: int64 not null"),
     ("trace_steps.parquet", lambda table: table.append_column("flag", pa.array([True] * 3)), "schema", "data/trace_steps.parquet",
      "column 'flag' is of type bool"),
     ("trace_steps.parquet", lambda table: table.append_column("tenant_id", pa.array(["x"] * 3)), "schema",
-     "data/trace_steps.parquet", "column tenant_id, which trace_steps in a bundle has no place for"),
+     "data/trace_steps.parquet", "column tenant_id, which trace_steps in a bundle cannot have"),
     ("trace_steps.parquet", lambda table: table.append_column("model", table["model"]), "schema", "data/trace_steps.parquet",
-     "a column name twice in step_index"),
+     "duplicate column names in step_index"),
     ("run.parquet", lambda table: pa.concat_tables([table, table]), "content", "data/bundle.json", "at most one RunSnapshot; found 2 runs"),
     ("run.parquet", lambda table: table.slice(0, 0), "content", "data/bundle.json", "missing: []"),
     ("trace.parquet", lambda table: table.slice(0, 0), "content", "data/bundle.json", "3 steps without a trace"),
@@ -786,7 +786,7 @@ def test_a_verification_says_what_it_rests_on(bag: Path) -> None:
     assert bool(whole)
     assert whole.verdict == "intact, unsigned"
     assert str(whole) == (
-        f"{bag}: intact, unsigned\n  content digest sha256:{digest} over 1 incidents, 1 runs, 1 traces, 3 trace_steps"
+        f"{bag}: intact, unsigned\n  content digest sha256:{digest} over 1 incident, 1 run, 1 trace, 3 steps"
     )
     rows = {"incidents": 1, "runs": 1, "traces": 1, "trace_steps": 3}
     assert whole.to_dict() == {

@@ -213,7 +213,7 @@ def test_extra_columns() -> None:
     assert str(comparison).splitlines()[2:5] == [
         "  columns only in a: trace_steps.model, trace_steps.z",
         "  columns only in b: trace_steps.error",
-        "  columns of another type in each: trace_steps.weight",
+        "  columns whose type differs: trace_steps.weight",
     ]
 
 

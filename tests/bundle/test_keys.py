@@ -110,7 +110,7 @@ def test_the_public_half_in_der() -> None:
     "change", [lambda der: der[:-1], lambda der: der + b"\0", lambda der: b"\x31" + der[1:], lambda der: b""]
 )
 def test_der_of_anything_else(change: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(ValueError, match="no Ed25519 SubjectPublicKeyInfo"):
+    with pytest.raises(ValueError, match="^a public key that is not an Ed25519 SubjectPublicKeyInfo$"):
         TrustedKey.from_der(change(load_signing_key(ED25519).trusted_key.der))
 
 
@@ -118,7 +118,7 @@ def test_a_signing_key_is_never_shown_pickled_or_copied() -> None:
     key = load_signing_key(ED25519)
     assert repr(key) == str(key) == f"SigningKey(key_id='{key.key_id}')"
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="a signing key is not pickled or copied; load it where it signs"):
+        with pytest.raises(TypeError, match="a signing key cannot be pickled or copied; load it where it signs"):
             attempt(key)
     with pytest.raises(AttributeError):
         key._private = Ed25519PrivateKey.generate()  # type: ignore[misc]
@@ -188,8 +188,8 @@ def _damaged(pem: bytes) -> bytes:
 
 
 SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
-    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no PEM"),
-    "nothing": (b"", None, f"the key given: {PRIVATE}; found no PEM"),
+    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no PEM block"),
+    "nothing": (b"", None, f"the key given: {PRIVATE}; found no PEM block"),
     "no end": (private_pem(ED25519)[:60], None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged": (_damaged(private_pem(ED25519)), None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged, encrypted": (
@@ -225,7 +225,7 @@ SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
     "empty passphrase": (private_pem(ED25519), "", "a passphrase has 1 to 1,023 bytes; found 0"),
     "long passphrase": (private_pem(ED25519, b"x"), "ü" * 512, "a passphrase has 1 to 1,023 bytes; found 1,024"),
     "passphrase that is no text": (
-        private_pem(ED25519, b"x"), "\udcff", "the passphrase is no text that UTF-8 can encode; give it as bytes",
+        private_pem(ED25519, b"x"), "\udcff", "the passphrase cannot be encoded as UTF-8; give it as bytes",
     ),
     "text": (
         private_pem(ED25519).decode(), None,
@@ -263,7 +263,7 @@ def test_what_is_no_signing_key(case: str) -> None:
 
 
 TRUSTED_ERRORS: dict[str, tuple[Any, str]] = {
-    "no PEM": (b"x", f"the key given: {PUBLIC}; found no PEM"),
+    "no PEM": (b"x", f"the key given: {PUBLIC}; found no PEM block"),
     "damaged": (_damaged(public_pem(ED25519)), f"the key given: {PUBLIC}; the key is damaged"),
     "too large": (b"#" * 65_537, f"the key given: {PUBLIC}; found more than 65,536 bytes"),
     "certificate": (
@@ -285,7 +285,7 @@ for _label, _pem in {
 }.items():
     TRUSTED_ERRORS[_label] = (
         _pem,
-        f"the key given: {PUBLIC}; found {_label}; a private key is shown to nobody: give its .pub file",
+        f"the key given: {PUBLIC}; found {_label}; never share a private key: give its .pub file",
     )
 for _kind, _key in OTHERS.items():
     TRUSTED_ERRORS[_kind] = (public_pem(_key), f"the key given: {PUBLIC}; found one for {_kind}")
@@ -305,15 +305,15 @@ def test_files_that_hold_no_key(load: Callable[[Any], object], kind: str, tmp_pa
     (tmp_path / "\x1b[31mred").write_text("no key")
     (tmp_path / "large").write_bytes(b"#" * 65_537)
     for path, expected in {
-        tmp_path / "none": f"{kind}; it cannot be read: [Errno 2] No such file or directory: '{tmp_path}/none'",
-        tmp_path: f"{kind}; it cannot be read: [Errno 21] Is a directory: '{tmp_path}'",
-        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no PEM",
+        tmp_path / "none": f"{kind}, but it cannot be read: [Errno 2] No such file or directory: '{tmp_path}/none'",
+        tmp_path: f"{kind}, but it cannot be read: [Errno 21] Is a directory: '{tmp_path}'",
+        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no PEM block",
         tmp_path / "large": f"{tmp_path}/large: {kind}; found more than 65,536 bytes",
     }.items():
         with pytest.raises(ConfigError) as caught:
             load(path)
         assert str(caught.value) == expected
-    with pytest.raises(ConfigError, match=f"{re.escape(kind)}; it cannot be read: .*embedded null"):
+    with pytest.raises(ConfigError, match=f"{re.escape(kind)}, but it cannot be read: .*embedded null"):
         load("a\0b")
 
 

@@ -389,26 +389,26 @@ def _typed(values: list[Any], kind: pa.DataType) -> pa.Array:
 @pytest.mark.parametrize(
     ("octets", "message"),
     [
-        (b"", "no Parquet file: expected at least 12 bytes; found 0"),
-        (b"PAR1PAR1", "no Parquet file: expected at least 12 bytes; found 8"),
-        (b"x" * 100, "no Parquet file: expected PAR1 at both ends; found b'xxxx' and b'xxxx'"),
-        (b"PAR1" + b"\0" * 20, "no Parquet file: expected PAR1 at both ends; found b'PAR1' and b'\\x00\\x00\\x00\\x00'"),
+        (b"", "not a Parquet file: expected at least 12 bytes; found 0"),
+        (b"PAR1PAR1", "not a Parquet file: expected at least 12 bytes; found 8"),
+        (b"x" * 100, "not a Parquet file: expected PAR1 at both ends; found b'xxxx' and b'xxxx'"),
+        (b"PAR1" + b"\0" * 20, "not a Parquet file: expected PAR1 at both ends; found b'PAR1' and b'\\x00\\x00\\x00\\x00'"),
         (b"PARE" * 9, "an encrypted Parquet file"),
         (b"PAR1\1\0\0\0PAR1", "a Parquet footer of 1 bytes; expected at most 0"),
         (b"PAR1" + b"\xff" * 4 + b"PAR1", "a Parquet footer of 4,294,967,295 bytes; expected at most 0"),
-        (framed(b""), "a Parquet footer that does not end"),
-        (framed(b"\x15\x04"), "a Parquet footer that does not end"),
-        (framed(b"\x18\x7f"), "a Parquet footer that does not end"),
+        (framed(b""), "a truncated Parquet footer"),
+        (framed(b"\x15\x04"), "a truncated Parquet footer"),
+        (framed(b"\x18\x7f"), "a truncated Parquet footer"),
         (framed(b"\x1d\0"), "a Thrift field of type 13"),
         (framed(b"\x15" + b"\x80" * 10 + b"\0"), "a Thrift number of more than 32 bits"),
         (framed(b"\x15" + b"\xff" * 5 + b"\1\0"), "a Thrift number of more than 32 bits"),
-        (framed(b"\x15\2\5\2\4\0"), "a Thrift struct whose fields are not in order"),
-        (framed(b"\x1c" * 40 + b"\0" * 41), "a Thrift struct of more levels than Parquet has"),
-        (framed(b"\x19\x1c\0"), "a Thrift list where Parquet has another or none"),
-        (framed(b"\x29\x15\0"), "a Thrift list where Parquet has another or none"),
-        (framed(b"\x05\x81\x80\x08\2"), "a Thrift struct whose fields are not in order"),
+        (framed(b"\x15\2\5\2\4\0"), "a Thrift struct whose fields are out of order"),
+        (framed(b"\x1c" * 40 + b"\0" * 41), "a Thrift struct with more levels than Parquet has"),
+        (framed(b"\x19\x1c\0"), "a Thrift list that Parquet does not have there"),
+        (framed(b"\x29\x15\0"), "a Thrift list that Parquet does not have there"),
+        (framed(b"\x05\x81\x80\x08\2"), "a Thrift struct whose fields are out of order"),
         (framed(b"\x1a\0"), "a Thrift field of type 10"),
-        (framed(b"\x29\xfc" + varint(100_001)), "a Parquet footer of more than 100,000 elements"),
+        (framed(b"\x29\xfc" + varint(100_001)), "a Parquet footer with more than 100,000 elements"),
         (framed(b"\0"), "Couldn't deserialize thrift"),
     ],
 )  # fmt: skip
@@ -435,7 +435,7 @@ SCHEMAS: dict[str, tuple[Callable[[], pa.Table], str]] = {
     "a UUID": (lambda: _steps_with(model=_typed([b"0" * 16, None], pa.uuid())), "column 'model' is of type extension<arrow.uuid>"),
     "JSON": (lambda: _steps_with(model=_typed(["{}", None], pa.json_())), "column 'model' is of type extension<arrow.json>"),
     "a column too few": (lambda: SOME.to_arrow().drop_columns(["status"]), "column 6 is content_hash: string; expected status: string not null"),
-    "a column twice": (lambda: EXTRAS.to_arrow().append_column("model", EXTRAS.to_arrow()["model"]), "a column name twice in step_index, "),
+    "a column twice": (lambda: EXTRAS.to_arrow().append_column("model", EXTRAS.to_arrow()["model"]), "duplicate column names in step_index, "),
     "another part": (
         lambda: SnapshotTable.from_records(RunSnapshot, [RunSnapshot(**run())]).to_arrow(),
         "column 0 is run_id: string not null; expected step_index: int64 not null"),
@@ -632,7 +632,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "a gap after the last page": (
         lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\0" * 5})), "column tokens: a page of kind -1; expected data or a dictionary"),
     "a page that has no end": (
-        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\x15"})), "column tokens: a page header that does not end"),
+        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\x15"})), "column tokens: a truncated page header"),
     "a page of another kind": (
         lambda: _of_ten(tokens=page(NUMBERS, 10, changes={1: ("i32", 1)})), "column tokens: a page of kind 1; expected data or a dictionary"),
     "a page of version 2 with the header of version 1": (
@@ -673,7 +673,7 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: crafted((10, {}), chunk=_chunk("tokens", fields={4: ("i32", 99)})),
         "column tokens: compression codec 99; expected zstd or none"),
     "sizes of pages that are not packed": (
-        lambda: crafted((10, {}), chunk=_chunk("tokens", fields={4: ("i32", 0)})), "column tokens: a page of "),
+        lambda: crafted((10, {}), chunk=_chunk("tokens", fields={4: ("i32", 0)})), "column tokens: an uncompressed page of "),
     "a row group with a column too few": (lambda: crafted((10, {}), footer=_without_a_column), "a row group of 7 columns; expected 8 as in the schema"),
     "encrypted, says the footer": (
         lambda: crafted((10, {}), footer=lambda footer: footer | {8: ("struct", {1: ("struct", {})})}), "an encrypted Parquet file"),
@@ -820,11 +820,11 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "NULL in a billion rows": (lambda: crafted((10**9, {"content_hash": _nulls(10**9)})), OVER),
     "a text of a megabyte in a million rows": (
         lambda: crafted((10**6, {"status": dictionary_of(text(2**20), 1, 10**6)})),
-        "1,000,000 rows of dictionaries whose longest texts have 1,048,"),
+        "1,000,000 rows with dictionary texts of up to 1,048,"),
     "a text of a kilobyte in a million rows": (lambda: crafted((10**6, {"status": dictionary_of(text(1000), 1, 10**6)})), OVER),
     "texts of a kilobyte in each column": (
         lambda: crafted((30_000, {leaf[0]: dictionary_of(text(1000), 1, 30_000, nullable=True) for leaf in _MANY[8:]}), leaves=_MANY),
-        "30,000 rows of dictionaries whose longest texts have 193,"),
+        "30,000 rows with dictionary texts of up to 193,"),
     "a text of 60 MB": (lambda: crafted((1, {"status": page(text(LARGE), 1)})), ""),
     "texts of 60 MB": (lambda: crafted(*[(1, {"status": page(text(LARGE), 1)})] * 3), ""),
     "a text of 60 MB that may be NULL": (lambda: crafted((1, {"content_hash": page(b"\2\0\0\0\2\1" + text(LARGE), 1)})), ""),
@@ -832,7 +832,7 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a text of 16 MB among millions of empty ones": (
         lambda: crafted((3_000_000, {"status": page(text(2**24), 1) + page(text(0) * 2_999_999, 2_999_999)})), ""),
     "a dictionary of 60 MB in millions of rows": (
-        lambda: crafted((3_000_000, {"status": dictionary_of(text(0) + text(2**20) * 58, 59, 3_000_000)})), "3,000,000 rows of dictionaries whose"),
+        lambda: crafted((3_000_000, {"status": dictionary_of(text(0) + text(2**20) * 58, 59, 3_000_000)})), "3,000,000 rows with dictionary texts of up to"),
     "long texts in a dictionary that no one refers to": (
         lambda: crafted((3_000_000, {"status": dictionary_of(text(0) + text(32_000), 2, 3_000_000)})), ""),
     "dictionaries of empty texts": (
@@ -847,9 +847,9 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: crafted((65_536, {}), leaves=STEPS + [(f"c{i}", "int64", True) for i in range(4992)]), "5,000 columns; expected at most 200"),
     "a footer of a million row groups": (
         lambda: framed(_footer(_list("struct", 10**6) + thrift({1: ("list", ("struct", [])), 2: ("i64", 0), 3: ("i64", 0)}) * 10**6)),
-        "a Parquet footer of more than 100,000 elements"),
+        "a Parquet footer with more than 100,000 elements"),
     "a footer that announces a million columns": (
-        lambda: framed(_footer(_list("struct", 1) + b"\x19" + _list("struct", 10**6))), "a Parquet footer of more than 100,000 elements"),
+        lambda: framed(_footer(_list("struct", 1) + b"\x19" + _list("struct", 10**6))), "a Parquet footer with more than 100,000 elements"),
     "a footer of as many columns as may be": (
         lambda: framed(_footer(_list("struct", 1) + b"\x19" + _list("struct", 99_900) + thrift({2: ("i64", 0)}) * 99_900 + b"\x16\0\x16\0\0")), ""),
     "a schema of as many columns as may be": (

@@ -190,7 +190,7 @@ def test_other_types_are_refused(kind: pa.DataType) -> None:
     with pytest.raises(ConfigError) as caught:
         ContentDigest("t", pa.schema([("x", kind)]))
     accepted = "string, int64, double, timestamp[us, tz=UTC]"
-    assert str(caught.value) == f"no content digest for column 'x' of type {kind}; accepted are {accepted}"
+    assert str(caught.value) == f"column 'x' is of type {kind}, which has no content digest; expected one of {accepted}"
 
 
 @pytest.mark.parametrize(
