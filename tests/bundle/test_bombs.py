@@ -27,7 +27,7 @@ from exporttools import (
     write_bundle,
 )
 from exporttools.records.schema import TRACE_STEPS
-from tests.bundle.test_bundle import a_bundle, rehash
+from tests.bundle.bags import a_bundle, rehash
 
 ZSTD: dict[str, Any] = {"compression": "zstd", "write_page_checksum": True}
 
@@ -120,6 +120,7 @@ print(json.dumps({
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bomb", BOMBS)
 def test_promise_16_a_bomb_is_refused_within_512_mb_and_10_s(bomb: str, tmp_path: Path) -> None:
     make, reason = BOMBS[bomb]

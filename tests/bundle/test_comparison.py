@@ -32,7 +32,7 @@ from exporttools import (
 )
 from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import python_values
-from tests.bundle.test_bundle import a_bundle, bundles
+from tests.bundle.bags import a_bundle, bundles
 from tests.databases import NOON, incident, run, trace
 from tests.records.test_snapshot_table import HOSTILE, Tags, a_step, steps_of, with_extra
 

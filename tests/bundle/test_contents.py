@@ -360,10 +360,10 @@ def test_a_bag_replaced_while_it_is_open_is_still_the_one_that_was_opened(bag: P
         assert {name: file.read() for name, file in found.files.items()} == CONTENTS
 
 
-# What is none
+# What is not a bag
 
 
-def test_what_is_no_bag(tmp_path: Path) -> None:
+def test_what_is_not_a_bag(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "empty").touch()
     (tmp_path / "dangling").symlink_to("nowhere")
