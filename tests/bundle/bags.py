@@ -38,11 +38,8 @@ PARTS = {
 }
 
 PAYLOAD = [f"data/{name}" for name in [*PARTS.values(), "bundle.json"]]
-
 TAGS = ["bag-info.txt", "bagit.txt", "manifest-sha256.txt"]
-
 FILES = sorted([*PAYLOAD, *TAGS, "tagmanifest-sha256.txt"])
-
 DIGEST = "0" * 64
 
 
@@ -95,15 +92,10 @@ def found_in(bag: Path) -> list[Finding]:
 
 
 IDS = st.text(min_size=1, max_size=20)
-
 TEXT = st.none() | st.text(max_size=20)
-
 INT64 = st.integers(0, 2**63 - 1)
-
 TIMES = st.datetimes(timezones=st.just(dt.UTC))
-
 AMOUNTS = st.floats(0, allow_infinity=False, allow_nan=False)
-
 EXTRA: dict[pa.DataType, st.SearchStrategy[Any]] = {
     pa.string(): st.text(max_size=9), pa.int64(): st.integers(-(2**63), 2**63 - 1),
     pa.float64(): st.floats(allow_nan=False, allow_infinity=False), pa.timestamp("us", tz="UTC"): TIMES,

@@ -7,12 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from exporttools import (
-    write_bundle,
-)
-from tests.bundle.bags import (
-    a_bundle,
-)
+from exporttools import write_bundle
+from tests.bundle.bags import a_bundle
 
 
 @pytest.fixture(scope="session")

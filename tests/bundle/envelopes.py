@@ -13,20 +13,12 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
-from exporttools.bundle.attestation import (
-    PAYLOAD_TYPE,
-    attest,
-    check_signature,
-    check_statement,
-    pae,
-)
+from exporttools.bundle.attestation import PAYLOAD_TYPE, attest, check_signature, check_statement, pae
 from exporttools.bundle.keys import SigningKey, TrustedKey, load_signing_key
 from exporttools.files.findings import Finding
 
 FILES = {"bagit.txt": b"BagIt-Version: 1.0\n", "data/run.parquet": b"PAR1", "data/bundle.json": b"{}\n"}
-
 DIGESTS = {name: hashlib.sha256(content).hexdigest() for name, content in FILES.items()}
-
 DESCRIPTION: dict[str, Any] = {
     "rows": 1,
     "cost_cents": 0.1,
@@ -41,11 +33,8 @@ def a_key(number: int) -> SigningKey:
 
 
 KEY, SECOND, STRANGER = a_key(1), a_key(2), a_key(3)
-
 TRUSTED = [KEY.trusted_key, SECOND.trusted_key]
-
 SIGNED = attest(DIGESTS, DESCRIPTION, KEY)
-
 LAYOUT = "a DSSE envelope as exporttools lays it out"
 
 

@@ -56,14 +56,14 @@ def by_pyarrow(table: pa.Table, **options: Any) -> bytes:
     return file.getvalue()
 
 
-def read(octets: bytes, record: RecordType = TRACE_STEPS, **options: Any) -> pa.Table:
-    schema, batches = read_part(record, Octets(octets), **options)
+def read(octets: bytes, record_type: RecordType = TRACE_STEPS, **options: Any) -> pa.Table:
+    schema, batches = read_part(record_type, Octets(octets), **options)
     return pa.Table.from_batches(batches, schema)
 
 
-def refused(octets: bytes, record: RecordType = TRACE_STEPS, **options: Any) -> str:
+def refused(octets: bytes, record_type: RecordType = TRACE_STEPS, **options: Any) -> str:
     with pytest.raises(PartRefused) as caught:
-        read(octets, record, **options)
+        read(octets, record_type, **options)
     return str(caught.value)
 
 
@@ -101,9 +101,7 @@ def hashes(rows: int, seed: int = 1) -> pa.Array:
 
 
 THRIFT = {"bool": 1, "i32": 5, "i64": 6, "binary": 8, "list": 9, "struct": 12}
-
 Fields = dict[int, tuple[str, Any]]
-
 Leaf = tuple[str, str, bool]
 
 
@@ -173,9 +171,7 @@ def dictionary_of(
 
 
 STEPS: list[Leaf] = [(column.name, column.type, column.nullable) for column in TRACE_STEPS.columns]
-
 _PHYSICAL = {"int64": 2, "timestamp": 2, "float64": 5, "string": 6}
-
 _CHEAP = {
     "int64": (0).to_bytes(8, "little"), "timestamp": NOON_US.to_bytes(8, "little"), "float64": bytes(8), "string": text(2),
 }  # fmt: skip

@@ -10,20 +10,8 @@ from pathlib import Path
 import pytest
 
 import exporttools
-from exporttools import (
-    IncidentSnapshot,
-    read_bundle,
-    verify_bundle,
-    write_bundle,
-)
-from tests.bundle.bags import (
-    DIGEST,
-    PAYLOAD,
-    TAGS,
-    a_bundle,
-    found_in,
-    rehash_tags,
-)
+from exporttools import IncidentSnapshot, read_bundle, verify_bundle, write_bundle
+from tests.bundle.bags import DIGEST, PAYLOAD, TAGS, a_bundle, found_in, rehash_tags
 from tests.databases import incident
 
 # Other tools

@@ -475,10 +475,10 @@ def test_one_cell_is_one_difference(data: st.DataObject) -> None:
     b = with_cell(a, part, row, column, new)
     comparison = compare_bundles(a, b)
     table = a.tables[part]
-    record, arrow = table.record_type, table.to_arrow()
+    record_type, arrow = table.record_type, table.to_arrow()
     ((table_found, key, change, column_found, *texts),) = rows_of(comparison)
-    assert (table_found, change, column_found) == (record.table, "changed", column)
-    assert key == str(arrow[record.key[0]][row].as_py())
+    assert (table_found, change, column_found) == (record_type.table, "changed", column)
+    assert key == str(arrow[record_type.key[0]][row].as_py())
     read_back = READ_BACK[arrow[column].type]
     old = python_values(arrow[column])[row]
     assert [text if text is None else read_back(text) for text in texts] == [old, new]

@@ -13,18 +13,9 @@ import pyarrow as pa
 import pytest
 
 import exporttools
-from exporttools import (
-    verify_bundle,
-)
+from exporttools import verify_bundle
 from exporttools.files.digests import combined_digest, table_digest
-from tests.bundle.bags import (
-    DIGEST,
-    PARTS,
-    a_bundle,
-    edit,
-    found_in,
-    rehash,
-)
+from tests.bundle.bags import DIGEST, PARTS, a_bundle, edit, found_in, rehash
 
 
 def test_what_the_description_says(written: Path) -> None:

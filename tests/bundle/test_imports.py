@@ -7,12 +7,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-from exporttools import (
-    read_bundle,
-)
-from tests.bundle.bags import (
-    a_bundle,
-)
+from exporttools import read_bundle
+from tests.bundle.bags import a_bundle
 
 
 def _loaded(code: str, cwd: Path) -> set[str]:

@@ -66,7 +66,6 @@ def test_promise_16_what_is_no_parquet_is_refused(octets: bytes, message: str) -
 
 
 NUMBERS = bytes(80)
-
 LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "more rows in the footer": (
         lambda: crafted((10, {}), footer=lambda footer: footer | {3: ("i64", 11)}),
@@ -141,6 +140,12 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "sizes of pages that are not packed": (
         lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={4: ("i32", 0)})), "column tokens: an uncompressed page of "),
     "a row group with a column too few": (lambda: crafted((10, {}), footer=_without_a_column), "a row group of 7 columns; expected 8 as in the schema"),
+    "a column in another file": (
+        lambda: crafted((10, {}), footer=_with_a_column_elsewhere),
+        "column step_index: encrypted or in another file; expected it here and not encrypted"),
+    "a row group of 80 MB of texts": (
+        lambda: crafted((2, {"status": page(text(40 << 20), 1) * 2})),
+        "a row group that takes more than 67,108,864 bytes of memory; expected smaller ones"),
     "encrypted, says the footer": (
         lambda: crafted((10, {}), footer=lambda footer: footer | {8: ("struct", {1: ("struct", {})})}), "an encrypted Parquet file"),
     "nothing more than rows": (lambda: crafted((10**9, {})), " bytes that unpack to 8,000,000,000 or more; expected at most 268,435,456"),
@@ -152,6 +157,11 @@ def _twice(name: str, fields: Fields) -> Fields:
     if name == "tokens":
         _twice.place = fields[9]  # type: ignore[attr-defined]
     return fields | {9: _twice.place} if name == "cost_cents" else fields  # type: ignore[attr-defined]
+
+
+def _with_a_column_elsewhere(footer: Fields) -> Fields:
+    footer[4][1][1][0][1][1][1][0][1] = ("binary", b"elsewhere")
+    return footer
 
 
 def _without_a_column(footer: Fields) -> Fields:

@@ -59,9 +59,7 @@ def read_apart(path: Path) -> tuple[int, float, int, str]:
 
 
 LARGE = 62 << 20
-
 OVER = "expected at most 268,435,456 (max_bytes sets another limit)"
-
 BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
     "a page of a gigabyte of zeros": (lambda: of_ten(status=page(bytes(10**9), 10)), OVER),
     "pages of zeros, gigabytes": (lambda: crafted((50_000_000, {"tokens": page(bytes(40_000_000), 5_000_000) * 10})), OVER),
@@ -115,7 +113,6 @@ BOMBS: dict[str, tuple[Callable[[], bytes], str]] = {
 """A file, and what its refusal says; empty: it may be read or refused, so long as it does not cost more than is promised."""
 
 _MANY = STEPS + [(f"c{i}", "string", True) for i in range(192)]
-
 _ROOT: Fields = {4: ("binary", b"schema")}
 
 

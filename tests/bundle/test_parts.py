@@ -79,8 +79,7 @@ WRITTEN: dict[str, Callable[[], SnapshotTable[Any]]] = {
 def test_it_reads_back_as_it_was(name: str) -> None:
     table = WRITTEN[name]()
     octets = written(table)
-    record = table.record_type
-    schema, batches = read_part(record, Octets(octets))
+    schema, batches = read_part(table.record_type, Octets(octets))
     assert schema.equals(table.schema, check_metadata=True)
     found = list(batches)
     assert all(0 < batch.num_rows <= BATCH_ROWS for batch in found)

@@ -10,21 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporttools import (
-    BundleUnreadable,
-    ExportBundle,
-    Finding,
-    RunSnapshot,
-    read_bundle,
-    verify_bundle,
-    write_bundle,
-)
-from tests.bundle.bags import (
-    FILES,
-    PAYLOAD,
-    found_in,
-    rehash,
-)
+from exporttools import BundleUnreadable, ExportBundle, Finding, RunSnapshot, read_bundle, verify_bundle, write_bundle
+from tests.bundle.bags import FILES, PAYLOAD, found_in, rehash
 
 # Files
 
@@ -101,7 +88,6 @@ def _moved(path: Path) -> Path:
 
 
 RUN_FILE = "data/run.parquet"
-
 TREE: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] = {
     "file added to data": (lambda bag: (bag / "data/more").write_text("x"), [("unexpected", "data/more", "a file")]),
     "file added beside": (lambda bag: (bag / "more").write_text("x"), [("unexpected", "more", "a file")]),

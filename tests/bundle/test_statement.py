@@ -9,22 +9,9 @@ from typing import Any
 
 import pytest
 
-from exporttools.bundle.attestation import (
-    FILE_NAME,
-    PREDICATE_TYPE,
-    attest,
-    check_signature,
-    check_statement,
-)
+from exporttools.bundle.attestation import FILE_NAME, PREDICATE_TYPE, attest, check_signature, check_statement
 from exporttools.files.findings import Finding
-from tests.bundle.envelopes import (
-    DESCRIPTION,
-    DIGESTS,
-    KEY,
-    TRUSTED,
-    findings_of,
-    statement_of,
-)
+from tests.bundle.envelopes import DESCRIPTION, DIGESTS, KEY, TRUSTED, findings_of, statement_of
 
 
 def changed_statement(change: Callable[[dict[str, Any]], object]) -> bytes:

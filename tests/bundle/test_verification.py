@@ -9,17 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from exporttools import (
-    Finding,
-    Verification,
-    VerificationFailed,
-    read_bundle,
-    verify_bundle,
-)
-from tests.bundle.bags import (
-    FILES,
-    a_bundle,
-)
+from exporttools import Finding, Verification, VerificationFailed, read_bundle, verify_bundle
+from tests.bundle.bags import FILES, a_bundle
 from tests.records.test_snapshot_table import HOSTILE, Tags
 
 

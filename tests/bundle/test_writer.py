@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from pathlib import Path
 from typing import Any
@@ -24,13 +25,11 @@ from exporttools import (
     verify_bundle,
     write_bundle,
 )
+from exporttools.bundle import writer
+from exporttools.bundle.description import MOST_BYTES
+from exporttools.bundle.parts import ROW_GROUP_BYTES
 from exporttools.files.digests import table_digest
-from tests.bundle.bags import (
-    FILES,
-    PARTS,
-    a_bundle,
-    bundles,
-)
+from tests.bundle.bags import FILES, PARTS, a_bundle, bundles
 from tests.databases import incident, run
 from tests.records.test_snapshot_table import a_step, steps_of
 
@@ -177,3 +176,36 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     ):
         write_bundle(a_bundle(), tmp_path / ("x" * 256))
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_rows_that_readers_would_refuse_are_not_written(tmp_path: Path) -> None:
+    with pytest.raises(BundleError) as caught:
+        write_bundle(a_bundle(run=RunSnapshot("r1", "acme", goal="g" * ROW_GROUP_BYTES)), tmp_path / "b")
+    assert re.fullmatch(
+        r"the rows of the run cannot be written: readers would refuse them: a row of 33,554,\d{3} bytes; "
+        r"expected at most 33,554,432\. Nothing was left behind",
+        str(caught.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_no_zip_holds_is_not_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(writer, "MOST_PART_BYTES", 1000)
+    with pytest.raises(BundleError) as caught:
+        write_bundle(a_bundle(), tmp_path / "b")
+    assert re.fullmatch(
+        r"the rows of the incident take \d,\d{3} bytes; expected at most 1,000\. Nothing was left behind",
+        str(caught.value),
+    )
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ids_that_fill_a_description_are_not_written(tmp_path: Path) -> None:
+    bundle = ExportBundle(run=RunSnapshot("r" * MOST_BYTES, "acme"))
+    with pytest.raises(ConfigError) as caught:
+        write_bundle(bundle, tmp_path / "b")
+    assert re.fullmatch(
+        r"the bundle's ids are too long: bundle\.json would have 8,3\d\d,\d{3} bytes; expected at most 8,388,608",
+        str(caught.value),
+    )
+    assert list(tmp_path.iterdir()) == []

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import BinaryIO
 
 New = Callable[[Path], AbstractContextManager[Path | BinaryIO]]
-
 PARTIAL = ".new.0123456789abcdef.exporttools-partial"
 
 
