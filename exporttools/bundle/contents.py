@@ -31,7 +31,7 @@ MOST_ENTRIES = 1000
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _HOLDS_DIRECTORIES = os.scandir in os.supports_fd and os.open in os.supports_dir_fd  # not on Windows
-# What open() says if there is a link now, nothing, something that is not a directory, or a socket.
+# The errors of open() if the entry has become a link or a socket, is gone, or is not a directory.
 _SWAPPED = (errno.ELOOP, errno.EMLINK, errno.ENOENT, errno.ENOTDIR, errno.ENXIO)
 
 

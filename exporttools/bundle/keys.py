@@ -57,7 +57,7 @@ class TrustedKey:
         Raises
         ------
         ValueError
-            It is not one of an Ed25519 key.
+            The DER is not that of an Ed25519 key.
         """
         if len(der) != _DER_BYTES or not der.startswith(_DER_START):
             raise ValueError("a public key that is not an Ed25519 SubjectPublicKeyInfo")

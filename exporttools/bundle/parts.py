@@ -1,4 +1,4 @@
-"""Writes a part of a bundle as a Parquet file, and reads one that anybody wrote, in batches and under a byte budget.
+"""Writes a part of a bundle as a Parquet file, and reads one, whoever wrote it, in batches and under a byte budget.
 
 The cost of reading a file is known before anything is unpacked (:mod:`exporttools.bundle.parquet_pages`), except for rows
 that refer to a dictionary's texts: there the longest text limits the size of a batch, and batches are counted as they

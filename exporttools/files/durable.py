@@ -186,7 +186,7 @@ def scratch_directory(beside: Path) -> Iterator[Path]:
 def fsync(path: Path) -> None:
     """Write a file, or the names in a directory, through to the disk, so that they survive a power failure.
 
-    Some file systems cannot sync a directory and say so; that is no error, and its names are as durable as the file
+    Some file systems cannot sync a directory and say so. That is not an error: its names are as durable as the file
     system makes them.
 
     Raises

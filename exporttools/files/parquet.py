@@ -30,10 +30,10 @@ def open_parquet(file: Any, *, page_checksums: bool = True, max_footer_bytes: in
     file : binary file
         Seekable; stays open.
     page_checksums : bool
-        Whether to check each page. False only for a file whose every byte has just been hashed.
+        Whether to check each page. False only for a file that was hashed whole before it is read.
     max_footer_bytes : int, optional
-        The most that a text or a list of the footer may take, for a footer that a stranger wrote. By default pyarrow's
-        limits, which are far larger.
+        The most bytes of a text and elements of a list in the footer, for files from strangers. By default pyarrow's
+        own, much larger limits.
 
     Raises
     ------
@@ -61,7 +61,7 @@ def open_parquet(file: Any, *, page_checksums: bool = True, max_footer_bytes: in
 
 
 def scan_options() -> ds.ParquetFragmentScanOptions:
-    """The same for a scan over many files. It reads column chunks whole: a scan has few row groups open at a time."""
+    """Return the options for a dataset scan. It reads column chunks whole: its readahead bounds how many are open."""
     import pyarrow.dataset as ds
 
     return ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)
