@@ -1,12 +1,12 @@
-"""Bundles: an incident, its run, trace and steps as files that a stranger can verify. Knows no database.
+"""Bundles: an incident, its run, trace and steps as files that anyone can verify. Knows no database.
 
-A bundle is a BagIt 1.0 bag (RFC 8493) with SHA-256, so that ``sha256sum -c`` alone can check it, whose payload is one
-Parquet file for each record and a description, ``bundle.json``; a signed one has an attestation beside it::
+A bundle is a BagIt 1.0 bag (RFC 8493) with SHA-256 manifests, which ``sha256sum -c`` can check. Its payload is one Parquet
+file for each part and a description, ``bundle.json``; a signed bundle also has an attestation::
 
     bagit.txt  bag-info.txt  manifest-sha256.txt  tagmanifest-sha256.txt  [attestation.dsse.json]
     data/incident.parquet  run.parquet  trace.parquet  trace_steps.parquet  bundle.json
 
-All four Parquet files are always there; a part that is missing has no row. A zip file holds the same bag.
+All four Parquet files are always there; the file of a missing part has no rows. A zip file holds the same bag.
 """
 
 from exporttools.bundle.comparison import Comparison, compare_bundles

@@ -1,14 +1,13 @@
-"""The single-file form: a bag in a zip file, the same bytes for the same bag. Knows no records.
+"""Writes and reads a bag as one zip file; equal bags give equal bytes. Knows no records.
 
-The bag lies under one top directory (draft-kunze-bagit-14 §4; RFC 8493 leaves serialization out), its files stored, in
-order of their names, dated 1980-01-01. There is one way to write such an archive, and it is written by formats of our
-own, so that no version of a zip library changes it. So an archive is read by its size and names alone: the one that
-would be written from its members has to be, byte for byte, the one that is there. That excludes other methods, flags,
-dates, modes and comments, members that overlap, lie about their sizes or hide between others, and anything before,
-between or after them.
+The bag is in one top directory (draft-kunze-bagit-14 §4; RFC 8493 leaves serialization out), its files stored, in order of
+their names, dated 1980-01-01. There is exactly one way to write such an archive, with headers packed here, so that no
+version of a zip library changes it. So a reader needs only the members' names and sizes: the archive that would be written
+from them must be, byte for byte, the one at hand. That excludes other methods, flags, dates, modes and comments, members
+that overlap, lie about their sizes or hide between others, and anything before, between or after them.
 
-Formats: APPNOTE.TXT 6.3.10 §4.3.7 (local header), §4.3.12 (central directory), §4.3.16 (its end). No zip64: 4 GiB is the
-most that an archive can have.
+Formats: APPNOTE.TXT 6.3.10 §4.3.7 (local header), §4.3.12 (central directory), §4.3.16 (its end). Without zip64, an archive
+can have 4 GiB at most.
 """
 
 from __future__ import annotations
@@ -46,7 +45,7 @@ _CHUNK_BYTES = 1 << 20
 
 @dataclass(frozen=True, slots=True)
 class Member:
-    """A file in an archive: its name in the bag, and where its bytes lie."""
+    """A file in an archive: its name in the bag, and where its bytes are."""
 
     name: str
     size: int
@@ -64,7 +63,7 @@ def write_archive(bag: Path, file: BinaryIO, *, base: str) -> None:
     file : binary file
         Open for writing.
     base : str
-        The top directory's name; ``bundle`` instead where not every system could have a directory of that name.
+        The name of the top directory; replaced by ``bundle`` if some system could not have such a directory.
 
     Raises
     ------
@@ -76,7 +75,9 @@ def write_archive(bag: Path, file: BinaryIO, *, base: str) -> None:
     sizes = {name: paths[name].stat().st_size for name in sorted(paths)}
     size = _archive_bytes((f"{base}/{name}", size) for name, size in sizes.items())
     if size > _MOST_BYTES:
-        raise BundleError(f"the zip file would have {size:,} bytes; it can have {_MOST_BYTES:,}. Write a directory")
+        raise BundleError(
+            f"the zip file would have {size:,} bytes; expected at most {_MOST_BYTES:,}. Write a directory instead"
+        )
     members = []
     for name, size in sizes.items():
         with paths[name].open("rb") as source:
@@ -90,7 +91,7 @@ def write_archive(bag: Path, file: BinaryIO, *, base: str) -> None:
 
 
 def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
-    """The members of an archive, or else why it is not as it would be written.
+    """Return the members of an archive, and how it differs from what :func:`write_archive` would write.
 
     Parameters
     ----------
@@ -110,10 +111,10 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
     if others:
         return refused("files in one directory", ", ".join(map(one_line, [base, *others])))
     if problem := _unfit(base):
-        return refused("a directory's name that every system can have", problem)
+        return refused("a directory name that every system accepts", problem)
     size = _archive_bytes((path, size) for path, size, _ in entries)
     if archive.size != size:
-        return refused(f"{size:,} bytes, as many as its files need", f"{archive.size:,} bytes")
+        return refused(f"{size:,} bytes for these files", f"{archive.size:,} bytes")
     if size > _MOST_BYTES:  # its offsets would not fit
         return refused(f"at most {_MOST_BYTES:,} bytes", f"{size:,} bytes")
     members, start = [], 0
@@ -122,18 +123,18 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
         members.append(Member(path.partition("/")[2], size, crc, start))
         start += size
     names = [member.name for member in members]
-    if names != sorted({*names} - {""}):  # no name at all: a directory, or a file beside it
+    if names != sorted({*names} - {""}):  # an empty name is a directory, or a file beside it
         return refused("each name once, in order", ", ".join(one_line(path) for path, _, _ in entries))
     headers, tail = _headers(members, base)
     findings = []
     for member, header in zip(members, headers, strict=True):
         if _bytes_at(archive, member.start - len(header), len(header)) != header:
-            findings.append(Finding("archive", member.name, "a header as exporttools writes it", "another"))
+            findings.append(Finding("archive", member.name, "a header as exporttools writes it", "a different one"))
         archive.seek(member.start)
         if (crc := _crc(archive, member.size)) != member.crc:
             findings.append(Finding("changed", member.name, f"CRC-32 {member.crc:08x}", f"{crc:08x}"))
     if _bytes_at(archive, start, len(tail)) != tail:
-        findings.append(Finding("archive", name, "a central directory as exporttools writes it", "another"))
+        findings.append(Finding("archive", name, "a central directory as exporttools writes it", "a different one"))
     return members, findings
 
 
@@ -161,10 +162,10 @@ def _headers(members: Sequence[Member], base: str) -> tuple[list[bytes], bytes]:
 
 
 def _central_directory(archive: Any) -> list[tuple[str, int, int]] | str:
-    """The path, size and CRC of each member as the directory at the end states them, or what is wrong with it."""
+    """The path, size and CRC of each member as the central directory states them, or what is wrong with it."""
     end = _bytes_at(archive, archive.size - _END.size, _END.size)
     if len(end) < _END.size or not end.startswith(b"PK\x05\x06"):
-        return "none at its place"
+        return "something else"
     _, _, _, count, _, size, start, _ = _END.unpack(end)
     if not 1 <= count <= _MOST_MEMBERS or size > _MOST_MEMBERS * (_CENTRAL.size + _MOST_NAME_BYTES):
         return f"{count:,} members in {size:,} bytes"
@@ -173,7 +174,7 @@ def _central_directory(archive: Any) -> list[tuple[str, int, int]] | str:
     for _ in range(count):
         fields = directory.read(_CENTRAL.size)
         if len(fields) < _CENTRAL.size:
-            return "a directory that is cut"
+            return "a truncated central directory"
         crc, _, length, name_length = _CENTRAL.unpack(fields)[7:11]
         try:
             path = directory.read(name_length).decode()
@@ -203,13 +204,13 @@ def _crc(source: Any, size: int) -> int:
 
 
 def _unfit(base: str) -> str | None:
-    """Why a text is not fit to name the directory in an archive."""
-    # Not all of category C: a character of a later Unicode is Cn to an earlier Python, which has to read it too.
+    """Why a text cannot name the directory in an archive, or None."""
+    # Not all of category C: a character of a later Unicode version is Cn to an older Python, which must read it too.
     unseen = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
     if base in ("", ".", "..") or any(c in "/\\:" or unicodedata.category(c) in unseen for c in base):
         return one_line(repr(base))
     if base != unicodedata.normalize("NFC", base):
-        return f"{one_line(repr(base))} which is not in Unicode's normal form C"
+        return f"{one_line(repr(base))} which is not in Unicode normal form C"
     if len(base.encode()) > _MOST_BASE_BYTES:
-        return f"one of {len(base.encode()):,} bytes"
+        return f"a name of {len(base.encode()):,} bytes"
     return None

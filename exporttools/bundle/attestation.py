@@ -1,22 +1,22 @@
-"""The attestation: an in-toto Statement v1 about every other file of a bundle, signed, in a DSSE v1 envelope. Opens no file.
+"""The attestation: a signed in-toto Statement v1 about every other file, in a DSSE v1 envelope. Opens no file.
 
-Whose signature counts is for the caller's keys to say, never for the envelope: what names itself proves nothing about
-who signed. Nothing of the statement is parsed before its signatures were looked at.
+Only the caller's keys decide whose signature counts, never the envelope: a key that names itself proves nothing about who
+signed. Nothing of the statement is parsed before its signatures were checked.
 
-**Any changed byte of the file is found**, with no key at hand too, which goes beyond DSSE:
+**Any changed byte of the file is found**, even without a key, which goes beyond DSSE:
 
-- The envelope and the statement have one layout, this one. Other members, another order or spacing, URL-safe base64
-  (which DSSE lets a verifier of envelopes in general accept) and base64 with loose bits at its end are refused: what is
-  passed over could be changed unseen.
-- A signature carries its public key beside its ``keyid``, as a member of the kind that DSSE has others ignore. So the
-  ``keyid`` (the key's SHA-256) is held against the ``publicKey``, and ``sig`` against it and the payload: a signature
-  by a key that nobody trusts is known to be whole. It is not a part of what is signed, or a second signer could not
-  add a signature to the first one's. Both members have to be there, though DSSE could do without.
+- The envelope and the statement have exactly one layout. Other members, another order or spacing, URL-safe base64 (which
+  DSSE allows verifiers to accept) and base64 with loose bits at its end are refused: what is ignored could be changed
+  unseen.
+- A signature has its public key beside its ``keyid``, as a member of the kind that DSSE tells others to ignore. So the
+  ``keyid`` (the key's SHA-256) is checked against the ``publicKey``, and ``sig`` against that key and the payload: a
+  signature is known to be intact even if nobody trusts its key. The key is not a part of what is signed, or a second
+  signer could not add a signature. Both members are required, although DSSE makes ``keyid`` optional.
 
-Where cryptography is not installed, nobody can tell whether ``sig`` is whole, and the result says so.
+If cryptography is not installed, nobody can tell whether ``sig`` is intact, and the result says so.
 
-The statement's subjects stand one to a line, so that ``sed`` can make of them what ``sha256sum -c`` reads. No other
-line begins with ``{"name"``: in the indented predicate an object's opening brace ends its line.
+The statement's subjects stand one to a line, so that ``sed`` can turn them into input for ``sha256sum -c``. No other line
+begins with ``{"name"``: in the indented predicate an object's opening brace ends its line.
 """
 
 from __future__ import annotations
@@ -49,20 +49,20 @@ _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 @dataclass(frozen=True, slots=True)
 class SignatureCheck:
-    """What an envelope's signatures are worth.
+    """The result of checking an envelope's signatures.
 
     Attributes
     ----------
     payload : bytes or None
-        The statement; None where the envelope cannot be read.
+        The statement; None if the envelope cannot be read.
     trusted : tuple of str
-        Ids of those of the caller's keys that signed it. Only these say who did.
+        Ids of the caller's keys that signed it. Only these say who did.
     named : tuple of str
-        Ids of the keys that the envelope says it is signed by: a claim.
+        Ids of the keys that the envelope claims to be signed by.
     checked : bool
-        Whether the signatures were held against their keys. False where cryptography is not installed.
+        Whether the signatures were checked with their keys. False if cryptography is not installed.
     findings : tuple of Finding
-        What is wrong with the envelope. A signature by a key that is not trusted is not.
+        What is wrong with the envelope. A signature by a key that is not trusted is not wrong.
     """
 
     payload: bytes | None
@@ -80,7 +80,7 @@ class _Signature:
 
 
 def pae(payload_type: str, payload: bytes) -> bytes:
-    """What is signed: DSSE v1's pre-authentication encoding.
+    """Return what is signed: DSSE v1's pre-authentication encoding.
 
     Examples
     --------
@@ -92,20 +92,20 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def attest(digests: Mapping[str, str], predicate: Mapping[str, Any], key: SigningKey) -> bytes:
-    """The content of ``attestation.dsse.json``.
+    """Return the content of ``attestation.dsse.json``.
 
     Parameters
     ----------
     digests : mapping of str to str
         The SHA-256, in lower-case hexadecimal, of every other file of the bundle, by its path in it.
     predicate : mapping
-        What ``bundle.json`` holds.
+        The content of ``bundle.json``.
     key : SigningKey
 
     Returns
     -------
     bytes
-        ASCII; always the same for the same arguments.
+        ASCII; equal arguments give equal bytes.
     """
     payload = _lay_out_statement(digests, predicate)
     signature = {
@@ -117,7 +117,7 @@ def attest(digests: Mapping[str, str], predicate: Mapping[str, Any], key: Signin
 
 
 def check_signature(data: bytes, trusted: Sequence[TrustedKey]) -> SignatureCheck:
-    """Read an envelope and hold its signatures against keys.
+    """Read an envelope and check its signatures.
 
     Parameters
     ----------
@@ -159,21 +159,21 @@ def check_signature(data: bytes, trusted: Sequence[TrustedKey]) -> SignatureChec
 
 
 def check_statement(payload: bytes, digests: Mapping[str, str], description: dict[str, Any] | None) -> list[Finding]:
-    """Hold a statement against the bundle that it came with.
+    """Check a statement against the bundle that it came with.
 
     Parameters
     ----------
     payload : bytes
-        Of an envelope whose signatures were checked.
+        The payload of an envelope whose signatures were checked.
     digests : mapping of str to str
         The SHA-256 of every other file, as found, by its path in the bundle.
     description : dict or None
-        What ``bundle.json`` holds; None where it cannot be read.
+        The content of ``bundle.json``; None if it cannot be read.
 
     Returns
     -------
     list of Finding
-        Empty only where `payload` is, byte for byte, what :func:`attest` makes of the bundle.
+        Empty only if `payload` is, byte for byte, what :func:`attest` makes for the bundle.
     """
     if description is not None and payload == _lay_out_statement(digests, description):
         return []
@@ -191,9 +191,9 @@ def check_statement(payload: bytes, digests: Mapping[str, str], description: dic
     if description is None:
         description = predicate if isinstance(predicate, dict) else {}
     if not same(predicate, description):
-        findings.append(Finding("content", FILE_NAME, "a predicate equal to bundle.json", "another one"))
+        findings.append(Finding("content", FILE_NAME, "a predicate equal to bundle.json", "a different one"))
     if not findings and payload != _lay_out_statement(digests, description):
-        findings.append(Finding("malformed", FILE_NAME, "a Statement as exporttools lays it out", "another layout"))
+        findings.append(Finding("malformed", FILE_NAME, "a Statement as exporttools lays it out", "a different layout"))
     return findings
 
 
@@ -217,37 +217,38 @@ def _check_subjects(subjects: Any, digests: Mapping[str, str]) -> Iterator[Findi
             yield Finding("changed", name, f"sha256:{digest} ({FILE_NAME})", f"sha256:{digests[name]}")
         stated[name] = digest
     for name in sorted(digests.keys() - stated):
-        yield Finding("malformed", FILE_NAME, f"a subject for {name}", "none")
+        yield Finding("malformed", FILE_NAME, f"a subject for {name}", "no such subject")
 
 
 def _read_envelope(data: bytes) -> tuple[bytes, list[_Signature]]:
     envelope = parse_object(data, max_bytes=MAX_BYTES)
-    _require_members(envelope, _ENVELOPE_MEMBERS, "the envelope")
+    _require_members(envelope, _ENVELOPE_MEMBERS, "an envelope")
     payload = _octets(envelope, "payload")
     if envelope["payloadType"] != PAYLOAD_TYPE:
         raise ValueError(f"the payloadType {envelope['payloadType']}")
     entries = envelope["signatures"]
     if not isinstance(entries, list) or not 1 <= len(entries) <= _MAX_SIGNATURES:
-        found = f"{len(entries)} signatures" if isinstance(entries, list) else "signatures that are no list"
-        raise ValueError(f"{found}; from 1 to {_MAX_SIGNATURES} are read")
+        found = f"{len(entries)} signatures" if isinstance(entries, list) else "signatures that are not a list"
+        raise ValueError(f"{found} instead of 1 to {_MAX_SIGNATURES}")
     signatures = [_read_signature(entry) for entry in entries]
     if data != _lay_out(envelope):
-        raise ValueError("another layout")
+        raise ValueError("a different layout")
     return payload, signatures
 
 
 def _read_signature(entry: Any) -> _Signature:
     if not isinstance(entry, dict):
-        raise ValueError("a signature that is no object")  # noqa: TRY004
+        raise ValueError("a signature that is not an object")  # noqa: TRY004
     _require_members(entry, _SIGNATURE_MEMBERS, "a signature")
     if not isinstance(entry["keyid"], str):
-        raise ValueError("a keyid that is no text")  # noqa: TRY004
+        raise ValueError("a keyid that is not a string")  # noqa: TRY004
     return _Signature(_octets(entry, "sig"), entry["keyid"], TrustedKey.from_der(_octets(entry, "publicKey")))
 
 
 def _require_members(found: dict[str, Any], expected: list[str], where: str) -> None:
     if list(found) != expected:
-        raise ValueError(f"{where} with the members {', '.join(found) or 'none'}")
+        members = f"the members {', '.join(found)}" if found else "no members"
+        raise ValueError(f"{where} with {members}")
 
 
 def _octets(found: dict[str, Any], member: str) -> bytes:
@@ -255,7 +256,7 @@ def _octets(found: dict[str, Any], member: str) -> bytes:
         octets = base64.b64decode(found[member])
     except (TypeError, ValueError):
         octets = b""
-    if _base64(octets) != found[member]:  # the decoder passes over foreign characters and loose bits
+    if _base64(octets) != found[member]:  # the decoder ignores foreign characters and loose bits
         raise ValueError(f"a {member} that is not standard base64")
     return octets
 

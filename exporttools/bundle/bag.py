@@ -1,4 +1,4 @@
-"""BagIt 1.0 (RFC 8493): the tag files of a bag, written and checked. Knows no records."""
+"""Writes and checks the tag files of a BagIt 1.0 bag (RFC 8493). Knows no records."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ MANIFEST = "manifest-sha256.txt"
 TAG_MANIFEST = "tagmanifest-sha256.txt"
 TAG_FILES = ("bag-info.txt", "bagit.txt", MANIFEST)
 TAG_FILE_BYTES = 64 << 10
-"""The most that a tag file may have: a bundle has five payload files; its manifests are under a kilobyte."""
+"""The most bytes of a tag file. A bundle has five payload files; its manifests are under a kilobyte."""
 
-# RFC 8493 §2.1.3: a checksum, white space, a path. What sha256sum writes is lower-case and has two spaces; so has ours.
-# Other forms are refused: nothing holds the tag manifest's own digest, and any changed byte is to be found there too.
+# RFC 8493 §2.1.3: a checksum, white space, a path. Like sha256sum, we write lower case and two spaces. Other forms are
+# refused: nothing holds the tag manifest's own digest, and a changed byte must be found there too.
 _MANIFEST_LINE = re.compile(r"([0-9a-f]{64})  (\S.*)")
 
-_LABEL_CHARACTERS = 1000  # an id may be a megabyte; it stands whole in bundle.json
+_LABEL_CHARACTERS = 1000  # an id may be a megabyte; bundle.json has it whole
 
 
 def write_tag_files(bag: Path, *, identifier: str, description: str, software: str) -> dict[str, str]:
-    """Make a bag of a directory whose ``data/`` is complete.
+    """Turn a directory whose ``data/`` is complete into a bag.
 
     Returns
     -------
     dict of str to str
-        SHA-256 of every file of the bag, by its name in the bag.
+        The SHA-256 of every file, by its name in the bag.
     """
     payload = sorted(path for path in (bag / "data").iterdir())
     octets = sum(path.stat().st_size for path in payload)
@@ -51,7 +51,7 @@ def write_tag_files(bag: Path, *, identifier: str, description: str, software: s
 
 
 def _one_tag_line(value: str) -> str:
-    """An id is any text; a line break in it would start a tag of its own (RFC 8493 §2.2.2)."""
+    """Escape line breaks: one in an id would start a new tag (RFC 8493 §2.2.2)."""
     cut = value if len(value) <= _LABEL_CHARACTERS else value[: _LABEL_CHARACTERS - 1] + "…"
     return "".join(f"%{ord(c):02X}" if ord(c) < 0x20 or c in "\x7f\x85\u2028\u2029" else c for c in cut)
 
@@ -68,14 +68,14 @@ def _write(path: Path, text: str) -> None:
 def check_bag(
     tag_files: Mapping[str, bytes], digests: Mapping[str, str], sizes: Mapping[str, int], payload: Iterable[str]
 ) -> Iterator[Finding]:
-    """Everything that keeps files from being a whole bag of exactly the given payload.
+    """Yield everything that keeps files from being a complete bag of exactly the given payload.
 
     Parameters
     ----------
     tag_files : mapping of str to bytes
-        The contents of the tag files, without those that cannot be used.
+        The contents of the usable tag files.
     digests, sizes : mapping of str to str, of str to int
-        SHA-256 and size of every file that can be used, by its name in the bag.
+        SHA-256 and size of every usable file, by its name in the bag.
     payload : iterable of str
         The names of the payload files, ``data/`` included.
     """
@@ -91,7 +91,9 @@ def check_bag(
         info = tag_files["bag-info.txt"].decode("utf-8", errors="replace")
         stated = re.findall(r"^Payload-Oxum:[ \t]*(.*)$", info, re.MULTILINE)
         if stated != [expected]:
-            yield Finding("malformed", "bag-info.txt", f"Payload-Oxum: {expected}", ", ".join(stated) or "none")
+            yield Finding(
+                "malformed", "bag-info.txt", f"Payload-Oxum: {expected}", ", ".join(stated) or "no Payload-Oxum"
+            )
 
 
 def _check_manifest(
@@ -110,11 +112,11 @@ def _check_manifest(
         if path in listed:
             yield Finding("malformed", manifest, f"{path} once", f"again in line {number}")
         elif path not in expected:
-            # Whatever else a manifest may name (.., an absolute path, another case or Unicode form), it is none of these.
+            # Any other name: .., an absolute path, another case or Unicode form.
             yield Finding("unexpected", manifest, "only the bundle's own files", path)
         listed[path] = digest
     for path in expected:
         if path not in listed:
-            yield Finding("malformed", manifest, f"a line for {path}", "none")
+            yield Finding("malformed", manifest, f"a line for {path}", "no such line")
         elif path in digests and digests[path] != listed[path]:
             yield Finding("changed", path, f"sha256:{listed[path]} ({manifest})", f"sha256:{digests[path]}")

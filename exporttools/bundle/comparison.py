@@ -1,7 +1,7 @@
-"""Whether two bundles hold the same rows and, where not, which rows and columns differ.
+"""Compares two bundles: whether they hold the same rows and, if not, which rows and columns differ.
 
-Works on the rows in memory, matched by their keys. What makes a bundle believable is not looked at here: no file is
-opened but by :func:`exporttools.bundle.reader.read_bundle`, and no key or signature may come in here.
+Works on rows in memory, matched by their keys. Whether a bundle can be believed is not checked here: files are opened only
+by :func:`exporttools.bundle.reader.read_bundle`, and no key or signature may come in here.
 """
 
 from __future__ import annotations
@@ -22,9 +22,10 @@ from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import RECORD_TYPES, RecordType
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 
 SHOWN_DIFFERENCES = 10
-"""How many differences are put in words."""
+"""How many differences are written out."""
 
 _VALUE_CHARACTERS = 80
 _CHARACTERS_BEFORE = 20
@@ -38,7 +39,7 @@ _SCHEMA = pa.schema(
         pa.field("key", pa.string(), nullable=False),
         pa.field("change", pa.string(), nullable=False),
         pa.field("column", pa.string()),
-        # Not string: its offsets end at 2 GiB, which the texts of a whole trace may pass when they are sorted.
+        # Not string, whose offsets end at 2 GiB: the sorted texts of a whole trace may be longer.
         pa.field("a", pa.large_string()),
         pa.field("b", pa.large_string()),
     ]
@@ -47,22 +48,22 @@ _SCHEMA = pa.schema(
 
 @dataclass(frozen=True, slots=True, repr=False)
 class Comparison:
-    """What differs between two bundles, a and b. True where they are the same.
+    """The differences between two bundles, a and b. True if they are the same.
 
     Attributes
     ----------
     differences : pyarrow.Table
-        One row for each value that differs and for each row that only one of them has, in the order of tables, keys and
-        columns: ``table``, ``key``, ``change`` (``changed``, ``only in a`` or ``only in b``), ``column``, ``a``, ``b``.
-        All are text. ``a`` and ``b`` are the two values, whole, NULL for NULL; where a row is only in one of them,
+        One row for each value that differs and for each row that only one of them has, ordered by table, key and column:
+        ``table``, ``key``, ``change`` (``changed``, ``only in a`` or ``only in b``), ``column``, ``a``, ``b``. All are
+        text. ``a`` and ``b`` are the two values, in full; NULL stays NULL. For a row that is only in one of them,
         ``column``, ``a`` and ``b`` are NULL.
     trace_counts : tuple of int
-        How many traces the run has, by a and by b; a difference where they are not equal.
+        How many traces the run has, according to a and to b; a difference if they are not equal.
     columns_only_in_a, columns_only_in_b : tuple of str
-        Extra columns that the other does not have, such as ``trace_steps.model``; a difference. A column that is of
-        another type in each is in both.
+        Extra columns that the other does not have, such as ``trace_steps.model``; a difference. A column whose type
+        differs is in both.
     redacted : tuple of str
-        What was not compared, since it is redacted in one of them, such as ``runs.goal``; no difference.
+        Columns that were not compared because one of them is redacted, such as ``runs.goal``; not a difference.
     """
 
     differences: pa.Table
@@ -80,8 +81,8 @@ class Comparison:
     def __bool__(self) -> bool:
         return self.same
 
-    def to_pandas(self) -> Any:  # a bundle's rooms know no pandas, not even its types
-        """The differences as a new :class:`pandas.DataFrame`, in the same columns, all of type ``str``."""
+    def to_pandas(self) -> Any:  # this room does not import pandas, not even for its types
+        """The differences as a new :class:`pandas.DataFrame` with the same columns, all of type ``str``."""
         return self.differences.to_pandas()
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,7 +92,7 @@ class Comparison:
         -------
         dict
             ``rows`` has, for each table, how many rows are ``changed``, ``only_in_a`` and ``only_in_b``, and under
-            ``columns`` in how many rows each column differs, where it does.
+            ``columns`` in how many rows each column differs, if it does.
         """
         return {
             "same": self.same,
@@ -139,13 +140,13 @@ class Comparison:
         )
 
     def _summary(self) -> list[str]:
-        """A headline, then a line for each table that differs and for each other thing; safe to show."""
+        """A headline, then a line for each table and each other thing that differs; safe to show."""
         counts = self._counts()
         rows = sum(found[_json_name(change)] for found in counts.values() for change in _CHANGES)
         if self.same:
             headline = "the same rows, as far as compared" if self.redacted else "the same rows"
         else:
-            differing = f": {rows:,} {'row differs' if rows == 1 else 'rows differ'}" if rows else ""
+            differing = f": {plural(rows, 'row differs', 'rows differ')}" if rows else ""
             headline = f"not the same{differing}"
         lines = [headline, *(f"{table}: {words}" for table, found in counts.items() if (words := _in_words(found)))]
         in_a, in_b = self.trace_counts
@@ -155,7 +156,7 @@ class Comparison:
         for what, columns in (
             ("columns only in a", set(self.columns_only_in_a) - of_another_type),
             ("columns only in b", set(self.columns_only_in_b) - of_another_type),
-            ("columns of another type in each", of_another_type),
+            ("columns whose type differs", of_another_type),
             ("redacted in one of them, not compared", self.redacted),
         ):
             if columns:
@@ -163,7 +164,7 @@ class Comparison:
         return lines
 
     def _counts(self) -> dict[str, dict[str, Any]]:
-        """By table: how many rows changed or are only in one, and in how many each column differs, the most first."""
+        """By table: how many rows changed or are only in one, and in how many each column differs, most first."""
         counts: dict[str, dict[str, Any]] = {
             table: {**{_json_name(change): 0 for change in _CHANGES}, "columns": {}} for table in RECORD_TYPES
         }
@@ -186,32 +187,32 @@ class Comparison:
 
 
 def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | str | os.PathLike[str]) -> Comparison:
-    """Say whether two bundles hold the same rows and, where not, which rows and columns differ.
+    """Say whether two bundles hold the same rows and, if not, which rows and columns differ.
 
     Parameters
     ----------
     a, b : ExportBundle, str or path
-        A path is read as by :func:`read_bundle`. To ask for a signature, read it with ``trusted_keys`` and give the
-        bundle.
+        A path is read with :func:`read_bundle`. To require a signature, call it yourself with ``trusted_keys`` and pass
+        the bundle.
 
     Returns
     -------
     Comparison
-        True where they are the same.
+        True if they are the same.
 
     Raises
     ------
     ConfigError
-        One of them is no bundle and no path.
+        One of them is neither a bundle nor a path.
     VerificationFailed, BundleUnreadable
-        The files at a path are not what the bundle says, or are none; as of :func:`read_bundle`.
+        The files at a path are not what the bundle says they are, or not a bundle; see :func:`read_bundle`.
 
     Notes
     -----
     Rows are matched by key: an incident by ``id``, a run by ``run_id``, a trace by ``trace_id``, a step by its
-    ``step_index``, also where the two traces are not one. Floats are compared by value, times to the microsecond. When
-    and where the bundles were read makes no difference; nor does the order of extra columns, though the content digest
-    depends on it. A column that is redacted in one of them only is named and not compared.
+    ``step_index``, even if the two traces have different ids. Floats are compared by value, times to the microsecond.
+    When and where the bundles were read makes no difference; nor does the order of extra columns, although the content
+    digest depends on it. A column that is redacted in only one of them is named and not compared.
 
     Examples
     --------
@@ -263,24 +264,24 @@ def _bundle(given: ExportBundle | str | os.PathLike[str], name: str) -> ExportBu
 
 
 def _row_differences(record_type: RecordType, a: pa.Table, b: pa.Table, columns: Sequence[str]) -> pa.Table:
-    """The differences of two tables of a record, in the order of keys and then of `columns`.
+    """The differences of two tables of one record type, ordered by key, then by `columns`.
 
-    A key is in each table once, and both have their rows in its order.
+    Keys are unique in each table, and both are sorted by key.
     """
     (key,) = record_type.key
     found, keys, in_both = [], a[key], None
     if not keys.equals(b[key]):
         numpy_keys = keys.to_numpy(), b[key].to_numpy()
-        # With pyarrow's own is_in the same takes ten times as long.
+        # pyarrow's own is_in takes ten times as long.
         in_both = [pa.array(np.isin(*of, assume_unique=True)) for of in (numpy_keys, numpy_keys[::-1])]
         for of, mask, change in zip((a, b), in_both, ("only in a", "only in b"), strict=True):
             found.append(_found(of[key].filter(pc.invert(mask)), change))
         keys = keys.filter(in_both[0])
     for place, column in enumerate(columns):
         values = [a[column], b[column]]
-        if in_both:  # column by column: a copy of the whole tables would be in memory at once
+        if in_both:  # column by column, so that no copy of a whole table is in memory
             values = [of.filter(mask) for of, mask in zip(values, in_both, strict=True)]
-        # Where one of two values is NULL, so is not_equal; where both are, they are equal.
+        # If one of two values is NULL, so is not_equal; if both are, they are equal.
         differ = pc.coalesce(pc.not_equal(*values), pc.xor(*map(pc.is_null, values)))
         if pc.any(differ).as_py():
             values = [of.filter(differ) for of in values]
@@ -300,7 +301,7 @@ def _found(
     *,
     place: int = 0,
 ) -> pa.Table:
-    """Differences of one kind in one column, not in order yet; the key of its own type, by which it is sorted."""
+    """Differences of one kind in one column, not yet sorted; the key keeps its type, for sorting."""
     rows = len(keys)
     a, b = [of.cast(pa.large_string()) for of in values] or [pa.nulls(rows, pa.large_string())] * 2
     constants = [
@@ -315,7 +316,7 @@ def _json_name(change: str) -> str:
 
 
 def _in_words(counts: Mapping[str, Any]) -> str:
-    """How many rows of one table differ, and in which columns; empty where none does."""
+    """How many rows of one table differ, and in which columns; empty if none do."""
     words = [f"{rows:,} {change}" for change in _CHANGES if (rows := counts[_json_name(change)])]
     if counts["columns"]:
         words[0] += f" ({_listed(f'{one_line(column)} in {rows:,}' for column, rows in counts['columns'].items())})"
@@ -323,18 +324,18 @@ def _in_words(counts: Mapping[str, Any]) -> str:
 
 
 def _listed(names: Iterable[str]) -> str:
-    # Each made inert for itself: an escape sequence that one name begins must not take the next with it.
+    # Each is made inert by itself: an escape sequence that one name begins must not swallow the next.
     return one_line(", ".join(map(one_line, names)), _LINE_WIDTH // 2)
 
 
 def _shown_values(difference: Mapping[str, Any]) -> tuple[str, str, str]:
-    """A column and the two values of it, cut and safe to show; empty where a row is only in one bundle."""
+    """A column and its two values, cut and safe to show; empty if the row is only in one bundle."""
     column, a, b = difference["column"], difference["a"], difference["b"]
     if column is None:
         return "", "", ""
     if a is None or b is None:
         return one_line(column, 80), _quoted(a), _quoted(b)
-    # The first character at which they part, found by halving: texts may be megabytes long.
+    # The first character that differs, found by bisection: texts may be megabytes long.
     parting = bisect_left(range(min(len(a), len(b)) + 1), True, key=lambda count: a[:count] != b[:count])
     start = max(0, parting - _CHARACTERS_BEFORE) if max(len(a), len(b)) > _VALUE_CHARACTERS else 0
     shown = _quoted(a, start), _quoted(b, start)

@@ -1,9 +1,8 @@
-"""A bag's files, opened once and safely: from a directory or from a zip file. Knows no manifest and no records.
+"""Opens a bag's files, once and safely, from a directory or from a zip file. Knows no manifest and no records.
 
-What lies there is looked at before it is opened, and opened without following a link or waiting for a pipe; whoever
-swaps a file or a directory for another in between is found out. Only the names that a bundle has are taken, exactly as
-they are written: that excludes ``..``, absolute paths, and names that differ from a bundle's own in case or Unicode
-form.
+Each entry is checked before it is opened, and opened without following a link or waiting for a pipe; a file or directory
+that is swapped for another in between is noticed. Only a bundle's own names are accepted, spelled exactly so: that
+excludes ``..``, absolute paths, and names that differ from a bundle's own in case or Unicode form.
 """
 
 from __future__ import annotations
@@ -26,23 +25,23 @@ from exporttools.files.findings import Finding
 from exporttools.text.inert import one_line
 
 MOST_ENTRIES = 1000
-"""How many entries of a directory are looked at; a bundle's have ten."""
+"""How many entries of a directory are checked; a bundle has ten in all."""
 
 # os.open adds O_CLOEXEC itself (PEP 446).
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
 _NO_LINK = getattr(os, "O_NOFOLLOW", 0)
 _HOLDS_DIRECTORIES = os.scandir in os.supports_fd and os.open in os.supports_dir_fd  # not on Windows
-# What opening gives where there is a link now, nothing, no directory or a socket.
+# The errors of open() if the entry has become a link or a socket, is gone, or is not a directory.
 _SWAPPED = (errno.ELOOP, errno.EMLINK, errno.ENOENT, errno.ENOTDIR, errno.ENXIO)
 
 
 class FileSlice(io.RawIOBase):
-    """Some bytes of an open file, read-only and seekable; several windows may share a descriptor.
+    """A range of bytes of an open file, read-only and seekable; several slices may share a descriptor.
 
     Parameters
     ----------
     descriptor : int
-        Stays open when the window closes. Close the window first: the number may soon be another file's.
+        Stays open when the slice is closed. Close the slice first: the number may soon be another file's.
     start, size : int
         In bytes.
     """
@@ -63,11 +62,11 @@ class FileSlice(io.RawIOBase):
         return True
 
     def tell(self) -> int:
-        """The position, from the window's start."""
+        """The position from the start of the slice."""
         return self._position
 
     def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
-        """Set the position, as of any file."""
+        """Set the position, as in any file."""
         base = {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
         if base + offset < 0:
             raise OSError(errno.EINVAL, os.strerror(errno.EINVAL))
@@ -75,20 +74,20 @@ class FileSlice(io.RawIOBase):
         return self._position
 
     def read(self, size: int = -1, /) -> bytes:
-        """The next bytes, at most `size`; all that are left by default.
+        """Read at most `size` bytes; by default all that are left.
 
-        No more memory is taken than there are bytes: what is asked for may come from a file that lies.
+        Memory is bounded by the bytes there are: `size` may come from a file that lies.
         """
         left = max(0, self.size - self._position)
         return super().read(left if size < 0 else min(size, left)) or b""
 
     def readinto(self, buffer: Any) -> int:
-        """Fill a buffer as far as there are bytes.
+        """Fill a buffer as far as the bytes go.
 
         Raises
         ------
         OSError
-            The file became shorter since it was opened.
+            The file was truncated since it was opened.
         """
         if self.closed:
             raise ValueError("I/O operation on closed file")
@@ -106,7 +105,7 @@ class FileSlice(io.RawIOBase):
 def _read_at(descriptor: int, view: memoryview, position: int) -> int:
     if hasattr(os, "preadv"):
         return os.preadv(descriptor, [view], position)
-    os.lseek(descriptor, position, os.SEEK_SET)  # Windows; no two threads read one bundle's windows at a time
+    os.lseek(descriptor, position, os.SEEK_SET)  # Windows; no two threads read one bundle's files at a time
     piece = os.read(descriptor, len(view))
     view[: len(piece)] = piece
     return len(piece)
@@ -114,7 +113,7 @@ def _read_at(descriptor: int, view: memoryview, position: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BagFiles:
-    """What lies in a bag: the files that can be used, by name, and what cannot."""
+    """The usable files of a bag by name, and findings about everything else."""
 
     files: Mapping[str, FileSlice]
     findings: tuple[Finding, ...]
@@ -129,19 +128,19 @@ def open_bag(path: Path, *, required: Mapping[str, int], optional: Mapping[str, 
     path : Path
         A directory, or a zip file.
     required, optional : mapping of str to int
-        The names that a bag must and may have, and the most bytes of each.
+        The names that a bag must have and may have, with the most bytes of each.
 
     Yields
     ------
     BagFiles
-        Open as long as the block lasts.
+        Open until the end of the block.
 
     Raises
     ------
     BundleUnreadable
-        There is neither a directory nor a zip file.
+        The path is neither a directory nor a zip file.
     OSError
-        The file system refuses.
+        The file system refused.
     """
     with ExitStack() as stack:
         if os.path.isdir(path):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
@@ -183,13 +182,15 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
                     raise
                 after = None
             if after is None or not stat.S_ISREG(after.st_mode) or not os.path.samestat(before, after):
-                findings.append(Finding("not-a-file", relative, "the file that was there a moment ago", "another"))
+                findings.append(
+                    Finding("not-a-file", relative, "the file that was there a moment ago", "a different file")
+                )
             elif after.st_nlink > 1:  # through its other name it could change at any time, unseen
-                found = f"one of {after.st_nlink} names (hard links) of a file"
-                findings.append(Finding("linked", relative, "a file of one name", found))
+                found = f"a file with {after.st_nlink} names (hard links)"
+                findings.append(Finding("linked", relative, "a file with one name", found))
             elif after.st_size > known[relative]:
                 expected = f"at most {known[relative]:,} bytes"
-                findings.append(Finding("too-large", relative, expected, f"{after.st_size:,}"))
+                findings.append(Finding("too-large", relative, expected, f"{after.st_size:,} bytes"))
             else:
                 files[relative] = stack.enter_context(FileSlice(descriptor, 0, after.st_size))
     findings += [Finding("missing", name, "a file", "nothing") for name in sorted(required.keys() - seen)]
@@ -199,9 +200,9 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
 def _entries(
     bag: Path, directories: set[str], findings: list[Finding], stack: ExitStack
 ) -> Iterator[tuple[str, str, int | None]]:
-    """The entries of a bag and of its own directories: the name relative to the bag; the path, and from where.
+    """The entries of a bag and of its own directories: the name relative to the bag, the path, and the open parent.
 
-    Directories are held open, and what lies in one is looked for from there: nobody can put another in its place.
+    Directories are held open, and entries are opened relative to them: nobody can put another directory in their place.
     """
     pending: list[tuple[str, str, int | None]] = [("", os.fspath(bag), None)]
     while pending:
@@ -214,28 +215,28 @@ def _entries(
                 if not prefix or error.errno not in _SWAPPED:
                     raise
                 expected = "the directory that was there a moment ago"
-                findings.append(Finding("not-a-file", prefix.rstrip("/"), expected, "another"))
+                findings.append(Finding("not-a-file", prefix.rstrip("/"), expected, "a different one"))
                 continue
         with os.scandir(path if held is None else held) as scan:
             entries = list(islice(scan, MOST_ENTRIES + 1))
         if len(entries) > MOST_ENTRIES:
-            findings.append(Finding("too-many", prefix or ".", f"at most {MOST_ENTRIES:,} names", "more"))
+            findings.append(Finding("too-many", prefix or ".", f"at most {MOST_ENTRIES:,} entries", "more"))
         for entry in sorted(entries[:MOST_ENTRIES], key=lambda entry: entry.name):
             relative = f"{prefix}{entry.name}"
             if relative in directories and entry.is_dir(follow_symlinks=False):
                 pending.append((f"{relative}/", entry.path, held))
             else:
-                yield relative, entry.path, held  # a path is its name where its directory is held
+                yield relative, entry.path, held  # the path is the bare name if its directory is held open
 
 
 def _alike(name: str, known: Iterable[str]) -> str:
-    """What is expected of a name that no bundle has; a file system that folds names would take it for one it has."""
+    """What to expect instead of an unknown name: the known name that it folds to, or nothing."""
 
     def folded(text: str) -> str:
         return unicodedata.normalize("NFKC", text).casefold()
 
     same = [other for other in known if folded(other) == folded(name)]
-    return f"{same[0]}, in this case and form" if same else "nothing of that name"
+    return f"{same[0]}, spelled exactly so" if same else "nothing of that name"
 
 
 def _kind(mode: int) -> str:
@@ -251,7 +252,7 @@ def _kind(mode: int) -> str:
 def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str, int], stack: ExitStack) -> BagFiles:
     descriptor, status = _open(path, 0, None, stack)  # the caller's own path may be a link
     archive = stack.enter_context(FileSlice(descriptor, 0, status.st_size))
-    # What is called a zip file and does not begin like one is a damaged bundle, not something else.
+    # A file named .zip that does not begin like one is a damaged bundle, not another kind of file.
     if archive.read(4) != b"PK\x03\x04" and path.suffix != ".zip":
         raise BundleUnreadable(
             f"{one_line(path)}: expected a bundle, which is a directory or a zip file; found another file"
@@ -274,5 +275,5 @@ def _problem(member: Member, known: Mapping[str, int]) -> Finding | None:
     if member.name not in known:
         return Finding("unexpected", member.name, _alike(member.name, known), "a file")
     if member.size > known[member.name]:
-        return Finding("too-large", member.name, f"at most {known[member.name]:,} bytes", f"{member.size:,}")
+        return Finding("too-large", member.name, f"at most {known[member.name]:,} bytes", f"{member.size:,} bytes")
     return None

@@ -1,4 +1,4 @@
-"""bundle.json: what a bundle says of itself. Strict in what it reads."""
+"""Writes, parses and checks bundle.json: what a bundle says of itself. Knows no files."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ FORMAT = "exporttools-bundle"
 FORMAT_VERSION = 1
 
 PATH = "data/bundle.json"
-"""Where it lies in the bag."""
+"""Its path in the bag."""
 
 PART_FILES = {
     "incident": "data/incident.parquet",
@@ -33,12 +33,12 @@ PART_FILES = {
     "trace": "data/trace.parquet",
     "steps": "data/trace_steps.parquet",
 }
-"""Where the rows of each part of a bundle lie in the bag."""
+"""The path in the bag of each part's rows."""
 
 MOST_BYTES = 8 << 20
-"""An id may be a megabyte; a document of eight unpacks to a few hundred in memory at worst."""
+"""The most bytes of it. An id may be a megabyte; parsing eight takes a few hundred megabytes at worst."""
 
-# What follows from the rows; the rest (when, where, by what it was made) cannot be told from them.
+# What follows from the rows, unlike the rest: when, from where and by which tools the bundle was made.
 _DERIVED = (
     "tenant_id", "incident_id", "run_id", "trace_id", "missing", "tables", "content_digest", "totals",
     "first_timestamp", "last_timestamp",
@@ -51,17 +51,17 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
     Parameters
     ----------
     bundle : ExportBundle
-        Its steps are not looked at; `totals` stand for them.
+        Its steps are not read; `totals` stand for them.
     totals : mapping of str to RowTotals
         By part.
 
     Returns
     -------
     dict
-        Ids (None where no part names one), row counts, totals (tokens, US cents, milliseconds over the steps; None
-        where a sum is more than a float can hold, for which JSON has no number), first
-        and last step's start, missing parts, how many traces the run has, redacted columns, content digests, where and
-        as of when it was read, and the versions of the tools that wrote it.
+        Ids (None if no part has one), row counts, totals over the steps (tokens, US cents, milliseconds; None for a sum
+        beyond the range of a float, which JSON cannot express), the first and last step's start, missing parts, the
+        number of the run's traces, redacted columns, content digests, where and when it was read, and the versions of
+        the tools that wrote it.
     """
     steps = totals["steps"]
     sums = {"steps": steps.rows, "errors": steps.failed, **steps.sums}
@@ -103,17 +103,17 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
 
 
 def to_bytes(description: dict[str, Any]) -> bytes:
-    """A description as it stands in the bag: ASCII, so that nothing in it is lost or controls a terminal.
+    """Encode a description: as ASCII, so that nothing in it is lost or controls a terminal.
 
     Raises
     ------
     ConfigError
-        It is longer than a reader takes.
+        It is longer than readers accept.
     """
     content = json.dumps(description, indent=2, ensure_ascii=True, allow_nan=False).encode("ascii") + b"\n"
     if len(content) > MOST_BYTES:
         raise ConfigError(
-            f"the ids of the bundle are too long: its description has {len(content):,} bytes; expected at most {MOST_BYTES:,}"
+            f"the bundle's ids are too long: bundle.json would have {len(content):,} bytes; expected at most {MOST_BYTES:,}"
         )
     return content
 
@@ -129,7 +129,7 @@ def _source_to_json(source: SourceSnapshot) -> dict[str, Any]:
 
 
 def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
-    """A description of a format that this version knows, with everything in its place; else None and why."""
+    """Return a description in a format that this version knows, or None; and what is wrong with it."""
     try:
         description = parse_object(content, max_bytes=MOST_BYTES)
     except ValueError as error:
@@ -138,24 +138,24 @@ def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
     if not same(list(version), [FORMAT, FORMAT_VERSION]):
         found = f"{one_line(version[0])} {one_line(version[1])}"
         return None, [Finding("format", PATH, f"{FORMAT} {FORMAT_VERSION}", found)]
-    findings = list(_misplaced(description))
+    findings = list(_check_members(description))
     return (None if findings else description), findings
 
 
-def _misplaced(description: dict[str, Any]) -> Iterator[Finding]:
-    """Members that a description of this format does not have, lacks, or has of another type."""
+def _check_members(description: dict[str, Any]) -> Iterator[Finding]:
+    """Members that are unknown to this format, missing, or of the wrong type."""
     types: dict[str, tuple[str, Any]] = {
-        "trace_count": ("a whole number", lambda value: type(value) is int),
+        "trace_count": ("an integer", lambda value: type(value) is int),
         "redacted": ("a list of column names", _is_list_of_text),
-        "source": ("null, or the texts and the time of a source", lambda value: value is None or _is_source(value)),
-        "written_at": ("a time with its zone", _is_moment),
+        "source": ("null, or a source's texts and time", lambda value: value is None or _is_source(value)),
+        "written_at": ("a time with a time zone", _is_moment),
         "tools": ("versions by name", lambda value: isinstance(value, dict) and _is_list_of_text(list(value.values()))),
     }
     for key in sorted(description.keys() - {"format", "format_version", *_DERIVED, *types}):
-        yield Finding("content", PATH, "only what a description has", f"{one_line(key)}: {one_line(description[key])}")
+        yield Finding("content", PATH, "no other members", f"{one_line(key)}: {one_line(description[key])}")
     for key, (expected, holds) in types.items():
         if key not in description:
-            yield Finding("content", PATH, f"{key}: {expected}", "none")
+            yield Finding("content", PATH, f"{key}: {expected}", f"no {key}")
         elif not holds(description[key]):
             yield Finding("content", PATH, f"{key}: {expected}", f"{key}: {one_line(repr(description[key]))}")
 
@@ -182,7 +182,7 @@ def _is_source(value: object) -> bool:
 
 
 def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
-    """The source that a parsed description names."""
+    """Return the source that a parsed description names, or None."""
     if value is None:
         return None
     return SourceSnapshot(**{**value, "read_at": dt.datetime.fromisoformat(value["read_at"])})
@@ -191,13 +191,15 @@ def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
 def check_statements(
     stated: dict[str, Any], bundle: ExportBundle, totals: Mapping[str, RowTotals]
 ) -> Iterator[Finding]:
-    """What a description states of the rows, against the rows."""
+    """Yield every statement of a description that the rows contradict."""
     for part, table in bundle.tables.items():
-        record_type, of = table.record_type.table, totals[part]
+        table_name, of = table.record_type.table, totals[part]
         for column in of.nulls:
-            if f"{record_type}.{column}" in bundle.redacted and of.nulls[column] < of.rows:
+            if f"{table_name}.{column}" in bundle.redacted and of.nulls[column] < of.rows:
                 found = f"text in {of.rows - of.nulls[column]:,} of {of.rows:,} rows"
-                yield Finding("content", PATH, f"NULL in the redacted {record_type}.{one_line(column)}", found)
+                yield Finding(
+                    "content", PATH, f"NULL in every row of the redacted {table_name}.{one_line(column)}", found
+                )
     actual = describe(bundle, totals)
     for key in _DERIVED:
         if not same(stated.get(key), actual[key]):

@@ -1,6 +1,6 @@
-"""Ed25519 keys: loaded, made, signed with and checked with. The only room that knows cryptography. Knows no bundle.
+"""Loads, makes and uses Ed25519 keys. The only module that imports cryptography. Knows no bundle.
 
-A key's id is the SHA-256 of its public half, as ``openssl`` and ``sha256sum`` give it::
+A key's id is the SHA-256 of its public half, as ``openssl`` and ``sha256sum`` print it::
 
     openssl pkey -pubin -in bundle.key.pub -outform DER | sha256sum
 """
@@ -40,27 +40,27 @@ _MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out bundle.key"
 
 @dataclass(frozen=True, slots=True)
 class TrustedKey:
-    """The public half of a key: what its signatures are checked with.
+    """The public half of a key, with which signatures are checked.
 
     Attributes
     ----------
     octets : bytes
-        The 32 octets of RFC 8032.
+        The 32 octets of an RFC 8032 public key.
     """
 
     octets: bytes
 
     @classmethod
     def from_der(cls, der: bytes) -> Self:
-        """The key of a DER SubjectPublicKeyInfo.
+        """Return the key in a DER SubjectPublicKeyInfo.
 
         Raises
         ------
         ValueError
-            It is none of Ed25519.
+            The DER is not that of an Ed25519 key.
         """
         if len(der) != _DER_BYTES or not der.startswith(_DER_START):
-            raise ValueError("no Ed25519 SubjectPublicKeyInfo")
+            raise ValueError("a public key that is not an Ed25519 SubjectPublicKeyInfo")
         return cls(der.removeprefix(_DER_START))
 
     @property
@@ -74,7 +74,7 @@ class TrustedKey:
         return hashlib.sha256(self.der).hexdigest()
 
     def verifies(self, signature: bytes, data: bytes) -> bool:
-        """Whether the key's private half made this signature of this data.
+        """Whether the private half of this key made this signature of this data.
 
         Raises
         ------
@@ -101,7 +101,7 @@ class SigningKey:
 
     @property
     def trusted_key(self) -> TrustedKey:
-        """The public half, to hand to those who check."""
+        """The public half, to give to those who verify."""
         return TrustedKey(self._private.public_key().public_bytes_raw())
 
     @property
@@ -110,27 +110,27 @@ class SigningKey:
         return self.trusted_key.key_id
 
     def sign(self, data: bytes) -> bytes:
-        """The signature: 64 octets, always the same for the same data (RFC 8032)."""
+        """Return the signature: 64 octets, the same every time for the same data (RFC 8032)."""
         return self._private.sign(data)
 
     def __repr__(self) -> str:
         return f"SigningKey(key_id={self.key_id!r})"
 
     def __reduce__(self) -> NoReturn:
-        raise TypeError("a signing key is not pickled or copied; load it where it signs")
+        raise TypeError("a signing key cannot be pickled or copied; load it where it signs")
 
 
 def load_signing_key(
     source: SigningKeySource, *, passphrase: str | bytes | Callable[[], str] | None = None
 ) -> SigningKey:
-    """The private key that signs.
+    """Load a private key that signs bundles.
 
     Parameters
     ----------
     source : str, path, bytes, Ed25519PrivateKey or SigningKey
         The path of a PKCS#8 PEM file (what ``openssl genpkey -algorithm ed25519`` writes), the file's bytes, or a key.
     passphrase : str, bytes or callable, optional
-        Of an encrypted PEM; a str is taken as UTF-8. A callable is called for it only where there is need of one.
+        For an encrypted PEM; a str is encoded as UTF-8. A callable is called only if a passphrase is needed.
 
     Returns
     -------
@@ -139,8 +139,8 @@ def load_signing_key(
     Raises
     ------
     ConfigError
-        No such key: no file, no PEM, another kind of key, a public key; a passphrase that is wrong, missing or not
-        needed. No message holds key material or a passphrase.
+        The file is missing or not PEM, or holds another kind of key or a public key; the passphrase is wrong, missing or
+        not needed. No message contains key material or a passphrase.
     MissingExtra
         cryptography is not installed.
     """
@@ -180,7 +180,7 @@ def load_signing_key(
 
 
 def load_trusted_key(source: TrustedKeySource) -> TrustedKey:
-    """A public key whose signatures are trusted.
+    """Load a public key whose signatures you trust.
 
     Parameters
     ----------
@@ -194,7 +194,7 @@ def load_trusted_key(source: TrustedKeySource) -> TrustedKey:
     Raises
     ------
     ConfigError
-        No such key: no file, no PEM, another kind of key, a private key.
+        The file is missing or not PEM, or holds another kind of key or a private key.
     MissingExtra
         cryptography is not installed.
     """
@@ -211,7 +211,7 @@ def load_trusted_key(source: TrustedKeySource) -> TrustedKey:
     where, pem, label = _read_pem(source, _PUBLIC)
     if label != "PUBLIC KEY":
         private = label.endswith("PRIVATE KEY")
-        advice = "; a private key is shown to nobody: give its .pub file" if private else ""
+        advice = "; never share a private key: give its .pub file" if private else ""
         raise ConfigError(f"{where}: expected {_PUBLIC}; found {label}{advice}")
     try:
         key = load_pem_public_key(pem)
@@ -223,14 +223,14 @@ def load_trusted_key(source: TrustedKeySource) -> TrustedKey:
 
 
 def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | None = None) -> SigningKey:
-    """Make a new key: the private half at `path`, the public half beside it, with ``.pub`` after its name.
+    """Make a new key: the private half at `path`, the public half beside it with ``.pub`` added to the name.
 
     Parameters
     ----------
     path : str or path
-        Neither it nor the ``.pub`` file may exist; its directory must.
+        Neither it nor the ``.pub`` file may exist; the directory must.
     passphrase : str or bytes, optional
-        Encrypts the private half. Take a long one: whoever has the file can try many (PBKDF2, 2,048 rounds).
+        Encrypts the private half. Choose a long one: whoever has the file can try many (PBKDF2, 2,048 rounds).
 
     Returns
     -------
@@ -267,7 +267,7 @@ def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | No
     made: list[Path] = []
     try:
         for file, content, mode in ((target, private, 0o600), (Path(f"{target}.pub"), public, 0o644)):
-            # The mode is the file's from its first moment: a chmod would come after others could open it.
+            # The file has its mode from the start: before a later chmod, others could open it.
             descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
             made.append(file)
             with os.fdopen(descriptor, "wb") as stream:
@@ -292,31 +292,31 @@ def _passphrase_octets(passphrase: str | bytes | None) -> bytes | None:
     try:
         octets = passphrase.encode("utf-8") if isinstance(passphrase, str) else passphrase
     except UnicodeEncodeError:
-        raise ConfigError("the passphrase is no text that UTF-8 can encode; give it as bytes") from None
+        raise ConfigError("the passphrase cannot be encoded as UTF-8; give it as bytes") from None
     if not 1 <= len(octets) <= _MAX_PASSPHRASE_BYTES:
         raise ConfigError(f"a passphrase has 1 to {_MAX_PASSPHRASE_BYTES:,} bytes; found {len(octets):,}")
     return octets
 
 
 def _read_pem(source: Any, expected: str) -> tuple[str, bytes, str]:
-    """Where a key is from, its PEM, and the label of the PEM."""
+    """Where a key comes from, its PEM, and the label of the PEM."""
     if isinstance(source, bytes):
         where, pem = "the key given", source
     elif isinstance(source, str | os.PathLike):
         path = os.fspath(source)
-        if "\n" in path or "-----" in path:  # a message about a file would show it
+        if "\n" in path or "-----" in path:  # a message with the path would show the key
             raise ConfigError(f"expected the path of {expected}; found a key's text; give that as bytes")
         where = one_line(path)
         try:
-            with Path(path).open("rb") as file:  # a pipe too: a shell hands over what another program prints
+            with Path(path).open("rb") as file:  # or a pipe: a shell can pass what another program prints
                 pem = file.read(_MAX_FILE_BYTES + 1)
         except (OSError, ValueError) as error:  # ValueError: a NUL in the path
-            raise ConfigError(f"expected {expected}; it cannot be read: {one_line(error)}") from error
+            raise ConfigError(f"expected {expected}, but it cannot be read: {one_line(error)}") from error
     else:
         raise ConfigError(f"expected {expected}, as a path, bytes or a key; found {type(source).__name__}")
     if len(pem) > _MAX_FILE_BYTES:
         raise ConfigError(f"{where}: expected {expected}; found more than {_MAX_FILE_BYTES:,} bytes")
     begin = _BEGIN.search(pem)
     if begin is None:
-        raise ConfigError(f"{where}: expected {expected}; found no PEM")
+        raise ConfigError(f"{where}: expected {expected}; found no PEM block")
     return where, pem, begin[1].decode("ascii")

@@ -1,9 +1,9 @@
-"""What a Parquet file costs to read, from its footer and page headers, before a reader sees any of it. Knows no records.
+"""Computes what a Parquet file costs to read, from its footer and page headers, before pyarrow sees it. Knows no records.
 
-A stranger's footer may say anything, and a reader allocates what footer and page headers say. Both are Thrift structs in
-the compact protocol (parquet-format, parquet.thrift: FileMetaData, PageHeader). This room reads them itself, as strictly as
-is needed to be sure that a reader understands the same: pyarrow's own view of a footer ends the process where some numbers
-are none that it knows (pyarrow 26).
+A stranger's footer may say anything, and a reader allocates what the footer and the page headers say. Both are Thrift
+structs in the compact protocol (parquet-format, parquet.thrift: FileMetaData, PageHeader). They are read here, strictly
+enough to be sure that another reader understands the same: pyarrow's own view of a footer ends the process on some numbers
+that it does not know (pyarrow 26).
 """
 
 from __future__ import annotations
@@ -19,31 +19,31 @@ import pyarrow as pa
 MOST_FOOTER_BYTES = 16 << 20
 
 MOST_HELD_BYTES = 64 << 20
-"""The most that a row group may hold in memory at one time: all pages of its texts, of other columns the largest page."""
+"""The most bytes of a row group in memory at one time: all pages of its texts; the largest page of each other column."""
 
 MOST_METADATA_BYTES = 8 << 10
-"""The most that a footer's key-value metadata may have. The Arrow schema in it is a flatbuffer, whose parts may be shared:
-a reader builds of it up to the third power of its size."""
+"""The most bytes of a footer's key-value metadata. The Arrow schema in it is a flatbuffer, whose parts may be shared:
+what a reader builds from it may grow with the third power of its size."""
 
 LEAST_PAGE_COST_BYTES = 64 << 10
-"""What a page costs however small it is: to find it takes about as long as to unpack so much."""
+"""What even the smallest page costs: finding it takes about as long as unpacking that much."""
 
-# Of all lists in a footer: three bytes become a kilobyte. A row group of 13 columns has some 80.
+# In all lists of a footer: three bytes become a kilobyte. A row group of 13 columns has some 80.
 _MOST_ELEMENTS = 100_000
-_MOST_HEADER_BYTES = 64 << 10  # with a page's statistics, whose texts writers cut at 4 KiB
+_MOST_HEADER_BYTES = 64 << 10  # including a page's statistics, whose texts writers cut at 4 KiB
 _MOST_LEVELS = 12
-_DICTIONARY_ENTRY_BYTES = 64  # what a text in a dictionary costs beside its bytes: a pointer, a length, and time
+_DICTIONARY_ENTRY_BYTES = 64  # the cost of a text in a dictionary besides its bytes: a pointer, a length, and time
 
 _I32, _I64, _BINARY, _LIST, _STRUCT = 5, 6, 8, 9, 12  # the compact protocol's types
 _BOOLEANS = {1, 2}  # as fields: the type is the value
 _DATA_PAGE, _DICTIONARY_PAGE, _DATA_PAGE_V2 = 0, 2, 3  # PageType
 _DETAILS_FIELD = {_DATA_PAGE: 5, _DICTIONARY_PAGE: 7, _DATA_PAGE_V2: 8}
 _ENCODING_FIELD = {_DATA_PAGE: 2, _DICTIONARY_PAGE: 2, _DATA_PAGE_V2: 4}
-# Encoding: PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY. Of the others, some unpack to more than their page says.
+# Encoding: PLAIN, PLAIN_DICTIONARY, RLE_DICTIONARY. Some of the others unpack to more than their page says.
 _ENCODINGS = {0, 2, 8}
 _UNCOMPRESSED, _ZSTD = 0, 6  # CompressionCodec
 
-# The lists of a footer by field, with what they are lists of. A reader goes by these, not by what a list says it is of.
+# The lists of a footer by field, with their element types. A reader goes by these, not by what a list says of itself.
 _Shape = Mapping[int, Any]
 _COLUMN_CHUNK: _Shape = {
     3: {2: [_I32], 3: [_BINARY], 8: [{}], 13: [{}], 16: {2: [_I64], 3: [_I64]}, 17: {2: [_I32]}},  # ColumnMetaData
@@ -53,19 +53,19 @@ _FOOTER: _Shape = {2: [{}], 4: [{1: [_COLUMN_CHUNK], 4: [{}]}], 5: [{}], 7: [{}]
 
 _KEY_VALUE_METADATA = 5
 
-_Fields = dict[tuple[int, int], Any]  # by number and type: a field of another type is none to a reader
+_Fields = dict[tuple[int, int], Any]  # by number and type: a reader ignores a field of another type
 
 
 @dataclass(frozen=True, slots=True)
 class RowGroup:
-    """What matters of a row group for reading it.
+    """What reading a row group depends on.
 
     Attributes
     ----------
     rows : int
     dictionary_texts : dict of str to int
-        The columns whose rows refer to the texts of a dictionary, with the bytes of its longest: any row may unpack to
-        so much, however small the pages are.
+        The columns whose rows refer to the texts of a dictionary, with the bytes of its longest text: any row may unpack
+        to that much, however small the pages are.
     """
 
     rows: int
@@ -74,7 +74,7 @@ class RowGroup:
 
 @dataclass(frozen=True, slots=True)
 class _Chunk:
-    """One column of a row group, and where its pages lie."""
+    """One column of a row group, and where its pages are."""
 
     column: str
     is_text: bool
@@ -84,7 +84,7 @@ class _Chunk:
 
     @property
     def value_bytes(self) -> int:
-        """What a value has at least; of a text, its length in a page, or its offset in Arrow."""
+        """The least bytes of a value; for a text, its length in a page or its offset in Arrow."""
         return 4 if self.is_text else 8
 
 
@@ -98,20 +98,20 @@ class _Page:
 
 
 def read_footer(file: io.RawIOBase | BinaryIO, size_bytes: int) -> _Fields:
-    """The footer of a file that is Parquet, is not encrypted, and does not fill a reader's memory by its footer alone.
+    """Read a footer: of a Parquet file that is not encrypted and whose footer alone does not exhaust memory.
 
     Raises
     ------
     ValueError
-        Says what was expected and found (parquet-format, README: File format).
+        The file is not such a file (parquet-format, README: File format).
     """
     if size_bytes < 12:
-        raise ValueError(f"no Parquet file: expected at least 12 bytes; found {size_bytes}")
+        raise ValueError(f"not a Parquet file: expected at least 12 bytes; found {size_bytes}")
     start, end = _read_at(file, 0, 4), _read_at(file, size_bytes - 8, 8)
     if b"PARE" in (start, end[4:]):
         raise ValueError("an encrypted Parquet file")
     if start != b"PAR1" or end[4:] != b"PAR1":
-        raise ValueError(f"no Parquet file: expected PAR1 at both ends; found {start!r} and {end[4:]!r}")
+        raise ValueError(f"not a Parquet file: expected PAR1 at both ends; found {start!r} and {end[4:]!r}")
     footer_bytes = int.from_bytes(end[:4], "little")
     if footer_bytes > (most := min(MOST_FOOTER_BYTES, size_bytes - 12)):
         raise ValueError(f"a Parquet footer of {footer_bytes:,} bytes; expected at most {most:,}")
@@ -119,12 +119,12 @@ def read_footer(file: io.RawIOBase | BinaryIO, size_bytes: int) -> _Fields:
     try:
         footer = compact.struct(_FOOTER)
     except IndexError:
-        raise ValueError("a Parquet footer that does not end") from None
+        raise ValueError("a truncated Parquet footer") from None
     if compact.metadata_bytes > MOST_METADATA_BYTES:
         raise ValueError(
             f"key-value metadata of {compact.metadata_bytes:,} bytes; expected at most {MOST_METADATA_BYTES:,}"
         )
-    if (8, _STRUCT) in footer:  # encryption_algorithm: the footer is open, but columns are not
+    if (8, _STRUCT) in footer:  # encryption_algorithm: a plain footer with encrypted columns
         raise ValueError("an encrypted Parquet file")
     return footer
 
@@ -141,16 +141,16 @@ def row_groups(
     size_bytes : int
         Its size.
     footer : fields
-        Of :func:`read_footer`.
+        From :func:`read_footer`.
     schema : pyarrow.Schema
-        What a reader takes it for: columns of texts, and of numbers of eight bytes; none nested.
+        The schema as a reader sees it: columns of texts and of eight-byte numbers, not nested.
     spend : callable
-        Is told the bytes that things unpack to as they are found; raises when it is too much.
+        Called with the unpacked bytes of everything found; raises when it is too much.
 
     Raises
     ------
     ValueError
-        The file is not as its footer says, or has pages that are not to be read.
+        The file is not as its footer says, or has pages that must not be read.
     """
     groups = footer.get((4, _LIST), [])
     total = sum(_number(group, 3, _I64) for group in groups)
@@ -164,7 +164,7 @@ def row_groups(
         dictionary_texts: dict[str, int] = {}
         held_bytes = 0
         for column, field in zip(columns, schema, strict=True):
-            if not rows:  # pyarrow writes such row groups, with or without pages, and reads none of them
+            if not rows:  # pyarrow writes empty row groups, with or without pages, and never reads them
                 continue
             chunk = _chunk(column, field, rows, size_bytes)
             spans.append((chunk.start, chunk.end))
@@ -180,7 +180,7 @@ def row_groups(
                     largest = max(largest, cost)
                 if held_bytes + largest > MOST_HELD_BYTES:
                     raise ValueError(
-                        f"a row group that holds more than {MOST_HELD_BYTES:,} bytes; expected smaller ones"
+                        f"a row group that takes more than {MOST_HELD_BYTES:,} bytes of memory; expected smaller ones"
                     )
                 if refers:
                     dictionary_texts[chunk.column] = _longest_text(file, chunk, page)
@@ -195,7 +195,7 @@ def row_groups(
 
 
 def _read_at(file: io.RawIOBase | BinaryIO, position: int, count: int) -> bytes:
-    """So many bytes from there, or as many as there are."""
+    """Read `count` bytes at a position, or as many as there are."""
     file.seek(position)
     octets = b""
     while len(octets) < count and (more := file.read(count - len(octets))):
@@ -205,7 +205,7 @@ def _read_at(file: io.RawIOBase | BinaryIO, position: int, count: int) -> bytes:
 
 def _chunk(column: _Fields, field: pa.Field, rows: int, size_bytes: int) -> _Chunk:
     if any(number in (1, 8, 9) for number, _ in column):  # file_path, crypto_metadata, encrypted_column_metadata
-        raise ValueError(f"column {field.name}: encrypted or in another file; expected it open and here")
+        raise ValueError(f"column {field.name}: encrypted or in another file; expected it here and not encrypted")
     metadata = column.get((3, _STRUCT), {})
     if (codec := _number(metadata, 4, _I32)) not in (_UNCOMPRESSED, _ZSTD):
         raise ValueError(f"column {field.name}: compression codec {codec}; expected zstd or none")
@@ -222,7 +222,7 @@ def _chunk(column: _Fields, field: pa.Field, rows: int, size_bytes: int) -> _Chu
 
 
 def _pages(file: io.RawIOBase | BinaryIO, chunk: _Chunk) -> Iterator[_Page]:
-    """The pages of a chunk from its first byte to its last, each as its header says, if that can be."""
+    """The pages of a chunk from its first byte to its last, each as its header says."""
     position = chunk.start
     while position < chunk.end:
         fields, start = _page_header(file, position, chunk)
@@ -237,7 +237,9 @@ def _pages(file: io.RawIOBase | BinaryIO, chunk: _Chunk) -> Iterator[_Page]:
                 f"expected at most {chunk.end - start:,} bytes"
             )
         if chunk.codec == _UNCOMPRESSED and packed != unpacked:
-            raise ValueError(f"column {chunk.column}: a page of {packed:,} bytes, not packed, of {unpacked:,} unpacked")
+            raise ValueError(
+                f"column {chunk.column}: an uncompressed page of {packed:,} bytes that unpacks to {unpacked:,}"
+            )
         if encoding not in _ENCODINGS:
             raise ValueError(f"column {chunk.column}: encoding {encoding}; expected PLAIN or a dictionary")
         if (4, _I32) not in fields:
@@ -245,25 +247,25 @@ def _pages(file: io.RawIOBase | BinaryIO, chunk: _Chunk) -> Iterator[_Page]:
         if kind == _DICTIONARY_PAGE:
             if position != chunk.start:
                 raise ValueError(f"column {chunk.column}: a dictionary that is not its first page")
-            if values * chunk.value_bytes > unpacked:  # a reader allocates for as many as it says
+            if values * chunk.value_bytes > unpacked:  # a reader allocates for as many as the header says
                 raise ValueError(f"column {chunk.column}: a dictionary of {values:,} values in {unpacked:,} bytes")
         yield _Page(kind == _DICTIONARY_PAGE, values, unpacked, start, start + packed)
         position = start + packed
 
 
 def _page_header(file: io.RawIOBase | BinaryIO, position: int, chunk: _Chunk) -> tuple[_Fields, int]:
-    """A page header, and where it ends."""
+    """A page header, and the position after it."""
     for most in (512, _MOST_HEADER_BYTES):
         header = _Compact(_read_at(file, position, min(most, chunk.end - position)))
         try:
             return header.struct({}), position + header.position
         except IndexError:
             continue
-    raise ValueError(f"column {chunk.column}: a page header that does not end")
+    raise ValueError(f"column {chunk.column}: a truncated page header")
 
 
 def _number(fields: _Fields, field: int, kind: int) -> int:
-    """A number; -1 where there is none, which is none of those that are read here."""
+    """A number, or -1, which no field that is read here can have."""
     return int(fields.get((field, kind), -1))
 
 
@@ -285,10 +287,10 @@ def _longest_text(file: io.RawIOBase | BinaryIO, chunk: _Chunk, page: _Page) -> 
 
 
 class _Compact:
-    """Thrift's compact protocol (thrift, doc/specs/thrift-compact-protocol.md). An IndexError: the bytes end too early.
+    """Reads Thrift's compact protocol (thrift, doc/specs/thrift-compact-protocol.md). An IndexError means truncated bytes.
 
-    What readers may take for one thing or another is refused: fields that are not in order, numbers that are too large,
-    lists that Parquet does not have.
+    What readers may understand in different ways is refused: fields out of order, numbers that are too large, lists that
+    Parquet does not have.
     """
 
     def __init__(self, octets: bytes) -> None:
@@ -298,22 +300,22 @@ class _Compact:
         self._elements = 0
 
     def struct(self, shape: _Shape, level: int = 0) -> _Fields:
-        """A struct's fields: whole numbers, structs, lists; None for what is passed over.
+        """A struct's fields: integers, structs and lists; None for what is skipped.
 
         Raises
         ------
         ValueError
-            It is none, or may be taken for another.
+            It is not a struct, or readers may understand it in different ways.
         """
         if level > _MOST_LEVELS:
-            raise ValueError("a Thrift struct of more levels than Parquet has")
+            raise ValueError("a Thrift struct with more levels than Parquet has")
         fields: _Fields = {}
         last = 0
         while octet := self._octet():
             step, kind = octet >> 4, octet & 15
             field = last + step if step else self._zigzag(32)
             if not last < field < 1 << 15:
-                raise ValueError("a Thrift struct whose fields are not in order")
+                raise ValueError("a Thrift struct whose fields are out of order")
             start = self.position
             fields[field, kind] = None if kind in _BOOLEANS else self._value(kind, shape.get(field), level)
             if shape is _FOOTER and field == _KEY_VALUE_METADATA:
@@ -347,10 +349,10 @@ class _Compact:
         size = self._varint(31) if size == 15 else size
         self._elements += size
         if self._elements > _MOST_ELEMENTS:
-            raise ValueError(f"a Parquet footer of more than {_MOST_ELEMENTS:,} elements")
+            raise ValueError(f"a Parquet footer with more than {_MOST_ELEMENTS:,} elements")
         element = shape[0] if isinstance(shape, list) else None
         if kind != (_STRUCT if isinstance(element, dict) else element):
-            raise ValueError("a Thrift list where Parquet has another or none")
+            raise ValueError("a Thrift list that Parquet does not have there")
         return [self._value(kind, element, level) for _ in range(size)]
 
     def _octet(self) -> int:

@@ -1,8 +1,8 @@
-"""Reading and verifying a bundle: one pass, the safest look first; everything wrong is gathered, not just the first.
+"""Reads and verifies a bundle in one pass, the safest checks first, and gathers everything wrong, not just the first.
 
-The files are looked at before they are opened, the signature is checked before anything in it is parsed, every file is
-hashed before any Parquet is parsed, and Parquet is read in batches under a byte budget. Each file is opened once, so
-that what was hashed is what is read.
+Entries are checked before they are opened, the signature before anything it covers is parsed, every file is hashed before
+any Parquet is parsed, and Parquet is read in batches under a byte budget. Each file is opened once, so that what was
+hashed is what is read.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ def read_bundle(
     Parameters
     ----------
     path, trusted_keys, require_signature, max_bytes
-        As of :func:`verify_bundle`.
+        See :func:`verify_bundle`.
 
     Returns
     -------
@@ -72,9 +72,9 @@ def read_bundle(
     Raises
     ------
     VerificationFailed
-        The files are not what the bundle says, or not signed as required; ``findings`` says which.
+        The files are not what the bundle says they are, or not signed as required; see its ``findings``.
     BundleUnreadable, ConfigError, MissingExtra
-        As of :func:`verify_bundle`.
+        As :func:`verify_bundle` does.
     """
     verification, bundle = _read(path, trusted_keys, require_signature, max_bytes, keep=True)
     if bundle is None or not verification.ok:
@@ -93,38 +93,38 @@ def verify_bundle(
     require_signature: bool = False,
     max_bytes: int | None = None,
 ) -> Verification:
-    """Hold a bundle's files against its manifests and signature, and its rows against what it says of them.
+    """Check a bundle's files against its manifests and signature, and its rows against what it says of them.
 
     Parameters
     ----------
     path : str or path
-        A bundle: a directory or a zip file. It is only read; nothing is unpacked.
+        A bundle, as a directory or a zip file. It is only read; nothing is unpacked to disk.
     trusted_keys : one or more of path, PEM bytes, TrustedKey or cryptography's Ed25519PublicKey
-        The public keys that the caller trusts. Trust comes from nowhere else: what a bundle says of its own key
-        proves nothing of who signed it.
+        The public keys that you trust. Trust comes from nowhere else: the key that a bundle carries proves nothing
+        about who signed it.
     require_signature : bool
-        Whether a bundle that none of `trusted_keys` signed fails.
+        Whether a bundle fails unless one of `trusted_keys` signed it.
     max_bytes : int, optional
-        The most that one Parquet file may unpack to. By default 256 MiB or 200 times its size, whichever is more: a
-        file that is small to send and huge to read is an attack, not a trace.
+        The most bytes that one Parquet file may unpack to. By default 256 MiB or 200 times its size, whichever is more:
+        a file that is small to send and huge to read is an attack, not a trace.
 
     Returns
     -------
     Verification
-        With everything found to be wrong; true where that is nothing.
+        Everything found to be wrong; true if nothing was.
 
     Raises
     ------
     BundleUnreadable
-        There is no bundle, or the file system refuses.
+        The path is not a bundle, or the file system refused.
     ConfigError
-        A trusted key is none.
+        A trusted key is not a valid key.
     MissingExtra
         There are trusted keys, and the extra ``sign`` is not installed.
 
     Notes
     -----
-    Memory is one batch of rows, however many there are.
+    Memory is bounded by one batch of rows, however many there are.
 
     Examples
     --------
@@ -146,20 +146,20 @@ def _read(
     *,
     keep: bool,
 ) -> tuple[Verification, ExportBundle | None]:
-    """Verify; with `keep`, also give the rows."""
+    """Verify; with `keep`, also return the rows."""
     trusted = _load(trusted_keys)
     bag = Path(path)
     try:
         with open_bag(bag, required=_REQUIRED, optional=_OPTIONAL) as opened:
             findings = list(opened.findings)
-            envelope, stated, more = _check_files(opened.files, trusted)
+            envelope, stated, more = _verify_files(opened.files, trusted)
             findings += more
             if require_signature and not (envelope and envelope.trusted):
-                expected = f"a signature by one of {len(trusted)} trusted keys"
-                found = "a signature by none of them" if envelope else "none"
+                expected = f"a signature by a trusted key ({len(trusted)} given)"
+                found = "no signature by a trusted key" if envelope else "no signature"
                 findings.append(Finding("signature", attestation.FILE_NAME, expected, found))
             bundle, totals = None, None
-            if stated is not None and not findings:  # what is not as its manifest says is not parsed
+            if stated is not None and not findings:  # a file that fails its manifest is not parsed
                 bundle, totals, findings = _read_rows(opened.files, stated, max_bytes, keep=keep)
     except OSError as error:
         raise BundleUnreadable(f"{one_line(bag)} cannot be read: {one_line(error)}") from error
@@ -182,10 +182,10 @@ def _load(sources: Iterable[TrustedKeySource] | TrustedKeySource) -> list[Truste
     return [load_trusted_key(sources)]
 
 
-def _check_files(
+def _verify_files(
     files: Mapping[str, FileSlice], trusted: list[TrustedKey]
 ) -> tuple[attestation.SignatureCheck | None, dict[str, Any] | None, list[Finding]]:
-    """The signature, if there is one, the description, if it is one, and what is wrong with any file's bytes."""
+    """The signature, if any, the description, if valid, and what is wrong with any file's bytes."""
     findings: list[Finding] = []
     contents = {name: files[name].read() for name in (*_OPTIONAL, *_REQUIRED) if name in files and _is_small(name)}
     signature = None
@@ -220,7 +220,7 @@ def _sha256(file: FileSlice, content: bytes | None) -> str:
 def _read_rows(
     files: Mapping[str, FileSlice], stated: dict[str, Any], max_bytes: int | None, *, keep: bool
 ) -> tuple[ExportBundle | None, dict[str, RowTotals] | None, list[Finding]]:
-    """The bundle (with `keep`), what follows from its rows, and where they are not what the description says."""
+    """The bundle (with `keep`), the totals of its rows, and where they differ from the description."""
     findings: list[Finding] = []
     totals: dict[str, RowTotals] = {}
     tables: dict[str, SnapshotTable[Any]] = {}
@@ -252,7 +252,7 @@ def _read_rows(
 def _read_table(
     part: str, file: FileSlice, max_bytes: int | None, *, keep: bool
 ) -> tuple[RowTotals, SnapshotTable[Any]]:
-    """What follows from the rows of a part, and the rows; of the steps only with `keep`."""
+    """The totals of a part's rows, and the rows; those of the steps only with `keep`."""
     snapshot_type = _SNAPSHOT_TYPES[part]
     schema, batches = read_part(snapshot_type.RECORD_TYPE, file, max_bytes=max_bytes)
     totals, kept = RowTotals(snapshot_type.RECORD_TYPE, schema), []
@@ -261,5 +261,5 @@ def _read_table(
         if keep or part != "steps":
             kept.append(batch)
         if part != "steps" and totals.rows > 1:
-            break  # one too many; there is no need to see how many more
+            break  # one too many is enough
     return totals, SnapshotTable(snapshot_type, pa.Table.from_batches(kept, schema))

@@ -1,4 +1,4 @@
-"""What verifying a bundle gives: everything found to be wrong, and the verdict."""
+"""The result of verifying a bundle: everything found to be wrong, and the verdict."""
 
 from __future__ import annotations
 
@@ -8,36 +8,38 @@ from pathlib import Path
 from typing import Any
 
 from exporttools.files.findings import Finding
+from exporttools.records.schema import RECORD_TYPES
 from exporttools.text.inert import html_text, one_line
+from exporttools.text.words import plural
 
 
 @dataclass(frozen=True, slots=True)
 class Verification:
-    """Whether a bundle is what it says it is, and who says so.
+    """Whether a bundle is what it says it is, and who signed it.
 
     Attributes
     ----------
     path : Path
     findings : tuple of Finding
-        Everything that is wrong; empty: nothing.
+        Everything that is wrong; empty if nothing is.
     content_digest : str or None
-        SHA-256 over the rows as read; None where they were not.
+        SHA-256 over the rows as read; None if they were not read.
     rows : dict of str to int
-        Rows as read, by table.
+        Rows read, by table.
     redacted : tuple of str
-        The columns whose text was replaced by NULL before the bundle was written, such as ``runs.goal``.
+        Columns whose text was replaced by NULL before the bundle was written, such as ``runs.goal``.
     signed_by : tuple of str
-        The ids of the keys that the bundle is signed with, whoever's they are; empty: it is not signed.
+        Ids of the keys that the bundle is signed with, trusted or not; empty if it is not signed.
     trusted : tuple of str
-        Those of them that the caller trusts.
+        Those of them that you trust.
     signature_checked : bool
-        Whether the signatures were held against their keys. False: there are none, or the extra ``sign`` is not
+        Whether the signatures were checked with their keys. False if there are none, or if the extra ``sign`` is not
         installed.
 
     Notes
     -----
-    A bundle that is *intact* was not damaged. Only an *authentic* one is what somebody the caller trusts signed:
-    whoever changes the rows of an unsigned bundle, or signs it anew with another key, can write new digests.
+    An *intact* bundle was not damaged. Only an *authentic* one is known to be what somebody you trust has signed: whoever
+    changes the rows of an unsigned bundle, or signs it anew with another key, can write new digests.
     """
 
     path: Path
@@ -51,12 +53,12 @@ class Verification:
 
     @property
     def ok(self) -> bool:
-        """Whether nothing was found to be wrong."""
+        """Whether nothing is wrong."""
         return not self.findings
 
     @property
     def authentic(self) -> bool:
-        """Whether nothing was found to be wrong and a key that the caller trusts signed it."""
+        """Whether nothing is wrong and a key that you trust signed it."""
         return self.ok and bool(self.trusted)
 
     @property
@@ -72,7 +74,7 @@ class Verification:
         return self.ok
 
     def to_dict(self) -> dict[str, Any]:
-        """The verdict and what it rests on, ready for JSON."""
+        """The verdict and its grounds, ready for JSON."""
         return {
             "path": str(self.path),
             "verdict": self.verdict,
@@ -101,13 +103,14 @@ class Verification:
         )
 
     def _grounds(self) -> Iterator[str]:
-        """What the verdict rests on, a line each."""
+        """The grounds of the verdict, a line each."""
         if self.content_digest:
-            rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
+            types = ((RECORD_TYPES[table], count) for table, count in self.rows.items())
+            rows = ", ".join(plural(count, record_type.noun, record_type.plural) for record_type, count in types)
             yield f"content digest sha256:{self.content_digest} over {rows}"
         if self.redacted:
             yield f"redacted: {one_line(', '.join(self.redacted), 500)}"
         if untrusted := [key_id for key_id in self.signed_by if key_id not in self.trusted]:
-            yield f"signed by {', '.join(untrusted)}, which is no key that you trust"
+            yield f"signed by {', '.join(untrusted)}, not one of your trusted keys"
         if self.signed_by and not self.signature_checked:
             yield "the signature was not checked: pip install 'exporttools[sign]'"

@@ -1,4 +1,4 @@
-"""Writing a bundle: whole or not at all."""
+"""Writes a bundle: whole or not at all."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def write_bundle(
     archive: bool = False,
     redact: Iterable[str] | str = (),
 ) -> Path:
-    """Save a bundle as files that a stranger can verify.
+    """Save a bundle as files that anyone can verify.
 
     Parameters
     ----------
@@ -38,10 +38,10 @@ def write_bundle(
         Sign the bundle with this Ed25519 key (extra ``sign``). For a key under a passphrase, use
         :func:`load_signing_key`.
     archive : bool
-        Write one zip file instead of a directory: the same bag, uncompressed, the same bytes for the same bag.
+        Write one zip file instead of a directory. It holds the same bag, uncompressed; equal bags give equal bytes.
     redact : str or iterable of str
         Nullable text columns to replace by NULL, such as ``goal`` or ``runs.goal``; see :meth:`ExportBundle.redact`.
-        The bundle says so.
+        The bundle lists them.
 
     Returns
     -------
@@ -53,7 +53,7 @@ def write_bundle(
     BundleExists
         Something is at `path`; it was not touched.
     ConfigError
-        The parent is no directory, the bundle holds nothing, a column cannot be redacted, or the key is none.
+        The parent is not a directory, the bundle is empty, a column cannot be redacted, or the key is not valid.
     MissingExtra
         A key is given, and the extra ``sign`` is not installed.
     BundleError
@@ -77,12 +77,12 @@ def write_bundle(
     if not isinstance(bundle, ExportBundle):
         raise ConfigError(f"expected an ExportBundle; found {type(bundle).__name__}")
     if bundle.tenant_id is None:
-        raise ConfigError("the bundle holds neither incident, run nor trace; there is nothing to save")
+        raise ConfigError("the bundle has no incident, run or trace; there is nothing to save")
     target = Path(path)
     if "\0" in str(target):
-        raise ConfigError(f"the path {one_line(target)} has a NUL character, which no file's name can have")
+        raise ConfigError(f"the path {one_line(target)} contains a NUL character, which file names cannot")
     if not os.path.isdir(target.parent):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
-        raise ConfigError(f"{one_line(target.parent)} is no directory; make it first")
+        raise ConfigError(f"{one_line(target.parent)} is not a directory; create it first")
     key = None if signing_key is None else load_signing_key(signing_key)
     columns = [redact] if isinstance(redact, str) else list(redact)
     if columns:
@@ -114,10 +114,12 @@ def _fill(bag: Path, bundle: ExportBundle, key: SigningKey | None) -> None:
             try:
                 write_part(table, file)
             except PartRefused as error:
-                raise BundleError(f"the {part} cannot be written so that a reader takes them: {error}") from error
+                raise BundleError(
+                    f"the rows of the {part} cannot be written: readers would refuse them: {error}. Nothing was left behind"
+                ) from error
             if (size := file.seek(0, os.SEEK_END)) > MOST_PART_BYTES:
                 raise BundleError(
-                    f"the {part} of the bundle fill {size:,} bytes; expected at most {MOST_PART_BYTES:,}. "
+                    f"the rows of the {part} take {size:,} bytes; expected at most {MOST_PART_BYTES:,}. "
                     "Nothing was left behind"
                 )
     described = describe(bundle, bundle.row_totals)

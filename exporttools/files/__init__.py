@@ -1,1 +1,1 @@
-"""Files: written durably, digested, found wanting, read and written as Parquet, shipped with the package. Knows no records."""
+"""Files: durable writing, digests, findings, Parquet options, resources of the package. Knows no records."""

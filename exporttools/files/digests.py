@@ -1,4 +1,4 @@
-"""Digests: of a file's bytes, and of a table's content whatever wrote it. No paths beyond the one given, no records.
+"""Digests of a file's bytes, and of a table's content, whatever wrote it. Knows no records.
 
 The **content digest** says "the same rows" across Parquet writers, chunk sizes, compressions and databases. Rows come in
 key order. For each column it takes SHA-256 of the validity (one byte a row: 1 valid, 0 NULL) and of the values: int64
@@ -38,14 +38,14 @@ def file_sha256(path: Path) -> str:
 
 
 class ContentDigest:
-    """The content digest of one table, fed batch by batch; memory is one batch.
+    """The content digest of one table, updated batch by batch in the memory of one batch.
 
     Parameters
     ----------
     table : str
-        The table's name, part of the digest.
+        The table's name. It is part of the digest.
     schema : pyarrow.Schema
-        Its columns, of the types string, int64, float64 and timestamp[us, UTC].
+        Its columns, each of type string, int64, float64 or timestamp[us, UTC].
 
     Examples
     --------
@@ -67,21 +67,21 @@ class ContentDigest:
             if field.type not in _TYPE_NAMES:
                 accepted = ", ".join(map(str, _TYPE_NAMES))
                 raise ConfigError(
-                    f"no content digest for column {field.name!r} of type {field.type}; accepted are {accepted}"
+                    f"column {field.name!r} is of type {field.type}, which has no content digest; expected one of {accepted}"
                 )
             type_name = _TYPE_NAMES[field.type]
-            parts = 3 if type_name == "string" else 2
-            self._columns.append((field.name, type_name, [hashlib.sha256() for _ in range(parts)]))
+            hashes = [hashlib.sha256() for _ in range(3 if type_name == "string" else 2)]
+            self._columns.append((field.name, type_name, hashes))
 
     def update(self, batch: pa.RecordBatch) -> None:
-        """Take the next rows, in key order.
+        """Add the next rows, in key order.
 
         Raises
         ------
         ConfigError
-            The batch's columns are not the schema's.
+            The batch has other columns than the schema.
         InconsistentData
-            A float is NaN, which has many bit patterns and no place in a record.
+            A float is NaN, which has many bit patterns and is never valid in a record.
         """
         if (found := _shown(batch.schema)) != self._expected:
             raise ConfigError(f"{self.table}: expected rows of {self._expected}; found {found}")
@@ -111,7 +111,7 @@ class ContentDigest:
 
     def hexdigest(self) -> str:
         """The digest of the rows so far, in lower-case hexadecimal."""
-        columns = [[name, kind, *(part.hexdigest() for part in hashes)] for name, kind, hashes in self._columns]
+        columns = [[name, kind, *(sha256.hexdigest() for sha256 in hashes)] for name, kind, hashes in self._columns]
         return _json_sha256([self.table, self.rows, columns])
 
 
@@ -131,7 +131,7 @@ def table_digest(name: str, table: pa.Table) -> str:
 
 
 def combined_digest(digests: Iterable[str]) -> str:
-    """One digest for several tables: SHA-256 of the JSON array of theirs, in the order given."""
+    """One digest for several tables: SHA-256 of the JSON array of their digests, in the given order."""
     return _json_sha256(list(digests))
 
 
@@ -148,7 +148,7 @@ def _uint8(mask: pa.BooleanArray) -> Any:
 
 
 def _string_buffers(array: pa.StringArray) -> tuple[Any, Any]:
-    """The offsets of a string array without NULLs, and the bytes between the first and the last of them."""
+    """The offsets of a string array without NULLs, and the bytes between the first and the last offset."""
     _, offset_buffer, data_buffer = array.buffers()
     if not len(array):
         return np.zeros(1, np.int32), b""

@@ -1,10 +1,9 @@
-"""The one way to write a directory or a file: whole or not at all. Knows files; not what is in them.
+"""The one way to write a directory or a file: whole or not at all. Knows nothing of what is in it.
 
-What is being written lies beside its target as ``.NAME.HEX.exporttools-partial`` until it takes the target's name. Its
-writer holds a lock on it (flock(2)), which the kernel lets go when the process ends, however it ends. So a partial
-whose lock can be had belongs to no living process, whatever pids were used again and whatever container it ran in, and
-the next write into the same directory removes it. Where there are no such locks (Windows, NFS) the partials
-of killed processes stay, and all else works.
+Until it is complete, it lies beside its target as ``.NAME.HEX.exporttools-partial``. Its writer holds a lock on it
+(flock(2)), which the kernel releases when the process ends, however it ends. So a partial that can be locked belongs to
+no living process, even if pids were reused or the writer ran in another container, and the next write into the same
+directory removes it. Without such locks (Windows, NFS) the partials of killed processes stay; everything else works.
 """
 
 from __future__ import annotations
@@ -34,10 +33,10 @@ _PARTIAL = re.compile(rf"\..{{0,{_NAME_CHARACTERS}}}\.[0-9a-f]{{16}}\.exporttool
 
 @contextmanager
 def new_directory(path: Path) -> Iterator[Path]:
-    """A directory to fill that becomes `path` at the end of the block, or vanishes with the block's error.
+    """Yield a new directory that becomes `path` at the end of the block, or is removed if the block raises.
 
-    Every file and directory is synced before the rename and the parent after it, so that after a power failure `path`
-    is whole or absent too.
+    Every file and directory is synced before the rename, and the parent after it: after a power failure, too, `path` is
+    either whole or absent.
 
     Parameters
     ----------
@@ -52,9 +51,9 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        Something is at `path`, then or when the block ends; it was not touched.
+        Something is at `path`, now or when the block ends; it was not touched.
     OSError
-        What the file system says; nothing was left behind.
+        The file system refused; nothing was left behind.
 
     Examples
     --------
@@ -65,7 +64,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     ...     Path(parent, "letters", "a.txt").read_text()
     'a'
     """
-    _refuse_existing(path)
+    _require_absent(path)
     with _partial(path, Path.mkdir) as partial:
         yield partial
         _publish(partial, path)
@@ -73,7 +72,7 @@ def new_directory(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def new_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that becomes `path` as a directory does by :func:`new_directory`: durably, or not at all.
+    """Yield a new file that becomes `path` at the end of the block, as with :func:`new_directory`.
 
     Yields
     ------
@@ -83,7 +82,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     Raises
     ------
     FileExistsError, OSError
-        As by :func:`new_directory`.
+        As :func:`new_directory` does.
 
     Examples
     --------
@@ -94,7 +93,7 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
     ...     Path(parent, "letters.json").read_text()
     '["a"]'
     """
-    _refuse_existing(path)
+    _require_absent(path)
     with _partial(path, lambda partial: partial.touch(exist_ok=False)) as partial:
         with partial.open("r+b") as file:
             yield file
@@ -103,14 +102,14 @@ def new_file(path: Path) -> Iterator[BinaryIO]:
 
 @contextmanager
 def replaced_file(path: Path) -> Iterator[BinaryIO]:
-    """A file to write that takes the place of the one at `path`, if there is one: whole, or the old one stays.
+    """Yield a new file that replaces the one at `path`, if any, at the end of the block; on an error, the old one stays.
 
-    For what can be made again, such as a report; what proves something is never replaced.
+    For what can be made again, such as a report; evidence is never replaced.
 
     Raises
     ------
     OSError
-        What the file system says; what was at `path` is as it was.
+        The file system refused; what was at `path` is unchanged.
 
     Examples
     --------
@@ -145,12 +144,12 @@ class StagedFile:
         self.file = file
 
     def publish(self, path: Path) -> None:
-        """Give it its place, durably; the file is closed.
+        """Close the file and move it to `path`, durably.
 
         Raises
         ------
         FileExistsError
-            Something is there already; it was not touched.
+            Something is at `path`; it was not touched.
         """
         self.file.close()
         _publish(self._partial, path)
@@ -158,13 +157,14 @@ class StagedFile:
 
 @contextmanager
 def staged_file(beside: Path) -> Iterator[StagedFile]:
-    """A file whose place is known only when it is written, such as one named by its content; it vanishes with the block
-    unless it was published.
+    """Yield a file whose path is known only once it is written, such as one named after its content.
+
+    It is removed at the end of the block unless it was published.
 
     Parameters
     ----------
     beside : Path
-        It is written in this path's directory, which must be of the file system it is published to.
+        The file is written into this path's directory, which must be on the file system that it is published to.
     """
     with _partial(beside, lambda partial: partial.touch(exist_ok=False)) as partial, partial.open("r+b") as file:
         yield StagedFile(partial, file)
@@ -172,30 +172,30 @@ def staged_file(beside: Path) -> Iterator[StagedFile]:
 
 @contextmanager
 def scratch_directory(beside: Path) -> Iterator[Path]:
-    """A new, empty directory for working files beside a path; it vanishes with the block.
+    """Yield a new, empty directory beside a path for working files; it is removed at the end of the block.
 
     Raises
     ------
     OSError
-        What the file system says when it is made.
+        The directory cannot be made.
     """
     with _partial(beside, Path.mkdir) as partial:
         yield partial
 
 
 def fsync(path: Path) -> None:
-    """Have the system write a file, or a directory's names, to the disk: after it, a power failure leaves them.
+    """Write a file, or the names in a directory, through to the disk, so that they survive a power failure.
 
-    Some file systems cannot sync a directory, and say so; there the names are as durable as it makes them. A file that
-    cannot be synced is not written.
+    Some file systems cannot sync a directory and say so. That is not an error: its names are as durable as the file
+    system makes them.
 
     Raises
     ------
     OSError
-        What the file system says.
+        A file cannot be synced, or a directory fails to sync for another reason.
     """
     if sys.platform == "win32" and path.is_dir():
-        return  # Windows has no handle to sync a directory by
+        return  # Windows cannot sync a directory
     descriptor = os.open(path, os.O_RDWR if sys.platform == "win32" else os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -206,14 +206,14 @@ def fsync(path: Path) -> None:
         os.close(descriptor)
 
 
-def _refuse_existing(path: Path) -> None:
+def _require_absent(path: Path) -> None:
     if os.path.lexists(path):
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(path))
 
 
 @contextmanager
 def _partial(beside: Path, make: Callable[[Path], None]) -> Iterator[Path]:
-    """Something new beside a path, locked; it vanishes with the block unless it has another name by then."""
+    """Something new and locked beside a path; it is removed at the end of the block unless it was renamed."""
     _sweep(beside.parent)
     with ExitStack() as lock:
         partial = _make_locked(beside, make, lock)
@@ -233,10 +233,10 @@ def _make_locked(beside: Path, make: Callable[[Path], None], lock: ExitStack) ->
         make(partial)
         try:
             lock.enter_context(_locked(partial))
-        except (BlockingIOError, FileNotFoundError):  # another process' sweep came before the lock, and removes it
+        except (BlockingIOError, FileNotFoundError):  # another process's sweep got there before the lock
             _remove(partial)
             continue
-        except OSError:  # ENOLCK, ENOTSUP; EBADF on NFS, which locks only what is open for writing
+        except OSError:  # no locks here: ENOLCK, ENOTSUP; EBADF on NFS, which locks only files open for writing
             pass
         return partial
     raise BlockingIOError(errno.EAGAIN, "other processes swept each of 10 new partials", str(beside))
@@ -244,10 +244,10 @@ def _make_locked(beside: Path, make: Callable[[Path], None], lock: ExitStack) ->
 
 @contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold the lock on a file or directory; an OSError where that cannot be, a BlockingIOError where another holds it.
+    """Hold the lock on a file or directory; BlockingIOError if another holds it, OSError where there are no locks.
 
-    A forked child shares it: were the writer killed, its partial would stay for as long as the child lives, no longer.
-    A program that the writer executes does not (PEP 446).
+    A forked child shares it: if the writer is killed, its partial stays for as long as the child lives. A program that
+    the writer executes does not share it (PEP 446).
     """
     if sys.platform == "win32":
         raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP), str(path))
@@ -262,17 +262,17 @@ def _locked(path: Path) -> Iterator[None]:
 
 
 def _sweep(directory: Path) -> None:
-    """Remove the partials of dead processes; whatever hinders that is no reason not to write."""
+    """Remove the partials of dead processes, as far as possible: a failure here must not stop a write."""
     with suppress(OSError):
         for path in [path for path in directory.iterdir() if _PARTIAL.fullmatch(path.name)]:
-            # Renamed first: some network file systems keep locks to one machine. A writer on another whose partial is
-            # taken from it finds the name gone, and fails; emptied in place, half a partial could yet be published.
+            # Renamed first: on some network file systems a lock holds on one machine only. A writer on another machine
+            # then finds its partial gone and fails; were it emptied in place, half of it could still be published.
             with suppress(OSError), _locked(path):
                 _remove(path.rename(_partial_path(path.with_name("stale"))))
 
 
 def _remove(path: Path) -> None:
-    """Remove a file or a directory as far as that can be done; a later sweep does the rest."""
+    """Remove a file or a directory as far as possible; a later sweep does the rest."""
     if path.is_dir():
         shutil.rmtree(path, ignore_errors=True)
     else:
@@ -298,7 +298,7 @@ def _fsync_tree(path: Path) -> None:
 
 
 def _rename_to_new(source: Path, target: Path) -> None:
-    """Rename without ever replacing: rename(2) would take the place of a file or of an empty directory."""
+    """Rename without ever replacing, unlike rename(2), which replaces a file or an empty directory."""
     old, new = os.fsencode(source), os.fsencode(target)
     libc: Any = None if sys.platform == "win32" else ctypes.CDLL(None, use_errno=True)
     if sys.platform == "linux" and hasattr(libc, "renameat2"):
@@ -313,12 +313,12 @@ def _rename_to_new(source: Path, target: Path) -> None:
     code = ctypes.get_errno()
     if code not in (errno.ENOSYS, errno.EINVAL, errno.ENOTSUP):
         raise OSError(code, os.strerror(code), str(source), None, str(target))
-    # The file system has no exclusive rename, as NFS has none. link(2) does not replace either.
+    # The file system has no exclusive rename (NFS). link(2) does not replace either.
     try:
         os.link(source, target)
-    except OSError:  # of a directory; where links are unknown, too; or the target exists
+    except OSError:  # a directory; no links on this file system; or the target exists
         # Looking first leaves a gap in which a file or an empty directory could appear.
-        _refuse_existing(target)
+        _require_absent(target)
         source.rename(target)
     else:
         _remove(source)

@@ -1,4 +1,4 @@
-"""What verifying finds to be wrong. Verifies nothing itself."""
+"""What a verification finds wrong. Verifies nothing itself."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ from exporttools.text.inert import one_line
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that is not as a bundle or dataset says.
+    """One way in which a bundle or dataset is not what it says it is.
 
     Attributes
     ----------
     code : str
-        Of a bundle's files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``.
-        Of their bytes: ``changed``, ``malformed``, ``signature``. Of the rows: ``format``, ``schema``, ``content``.
-        docs/bundle-format.md says what each means. Of a dataset: :class:`exporttools.dataset.DatasetVerification`.
+        For a bundle's files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``;
+        for their bytes: ``changed``, ``malformed``, ``signature``; for the rows: ``format``, ``schema``, ``content``
+        (docs/bundle-format.md explains them). For a dataset, see :class:`exporttools.dataset.DatasetVerification`.
     path : str
         The file, relative to the bundle or dataset.
     expected, found : str

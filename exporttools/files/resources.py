@@ -1,4 +1,4 @@
-"""Where the files that come with the package lie: in an installed wheel or in a checkout. Reads nothing."""
+"""Finds the files that ship with the package, in an installed wheel or in a checkout. Reads nothing."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ _PACKAGE = Path(__file__).parents[1]
 
 
 def resource(relative: str) -> Path:
-    """The path of a file or folder that ships with the package, such as ``notebooks/investigate_incident.ipynb``.
+    """Return the path of a file or folder that ships with the package, such as ``notebooks/investigate_incident.ipynb``.
 
     Raises
     ------
     ConfigError
-        The installation lacks it.
+        It is missing from this installation.
     """
     places = (_PACKAGE / "_resources" / relative, _PACKAGE.parent / relative)
     for place in places:

@@ -32,7 +32,7 @@ from exporttools import (
 )
 from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import python_values
-from tests.bundle.test_bundle import a_bundle, bundles
+from tests.bundle.bags import a_bundle, bundles
 from tests.databases import NOON, incident, run, trace
 from tests.records.test_snapshot_table import HOSTILE, Tags, a_step, steps_of, with_extra
 
@@ -213,7 +213,7 @@ def test_extra_columns() -> None:
     assert str(comparison).splitlines()[2:5] == [
         "  columns only in a: trace_steps.model, trace_steps.z",
         "  columns only in b: trace_steps.error",
-        "  columns of another type in each: trace_steps.weight",
+        "  columns whose type differs: trace_steps.weight",
     ]
 
 
@@ -475,10 +475,10 @@ def test_one_cell_is_one_difference(data: st.DataObject) -> None:
     b = with_cell(a, part, row, column, new)
     comparison = compare_bundles(a, b)
     table = a.tables[part]
-    record, arrow = table.record_type, table.to_arrow()
+    record_type, arrow = table.record_type, table.to_arrow()
     ((table_found, key, change, column_found, *texts),) = rows_of(comparison)
-    assert (table_found, change, column_found) == (record.table, "changed", column)
-    assert key == str(arrow[record.key[0]][row].as_py())
+    assert (table_found, change, column_found) == (record_type.table, "changed", column)
+    assert key == str(arrow[record_type.key[0]][row].as_py())
     read_back = READ_BACK[arrow[column].type]
     old = python_values(arrow[column])[row]
     assert [text if text is None else read_back(text) for text in texts] == [old, new]

@@ -54,10 +54,10 @@ def descriptors() -> list[str]:
     return sorted(os.listdir("/dev/fd"))
 
 
-# Windows
+# Slices of a file
 
 
-def test_windows_of_one_file_have_their_own_positions(hundred: int) -> None:
+def test_slices_of_one_file_have_their_own_positions(hundred: int) -> None:
     one, other = FileSlice(hundred, 10, 20), FileSlice(hundred, 50, 5)
     assert one.read(3) + other.read(2) + one.read(1) == bytes([10, 11, 12, 50, 51, 13])
     assert (one.tell(), one.seek(-2, os.SEEK_END), one.read(), one.read(1)) == (4, 18, bytes([28, 29]), b"")
@@ -68,7 +68,7 @@ def test_windows_of_one_file_have_their_own_positions(hundred: int) -> None:
         one.seek(-1)
 
 
-def test_a_window_fills_any_buffer(hundred: int) -> None:
+def test_a_slice_fills_any_buffer(hundred: int) -> None:
     numbers = array.array("H", bytes(8))
     assert FileSlice(hundred, 10, 20).readinto(numbers) == 8
     assert numbers.tobytes() == bytes(range(10, 18))
@@ -76,18 +76,18 @@ def test_a_window_fills_any_buffer(hundred: int) -> None:
     assert io.BufferedReader(FileSlice(hundred, 0, 100), 7).read(30) == bytes(range(30))
 
 
-def test_a_window_takes_no_more_memory_than_it_has_bytes(hundred: int) -> None:
-    window = FileSlice(hundred, 10, 20)
-    assert window.read(1 << 60) == bytes(range(10, 30))
+def test_a_slice_takes_no_more_memory_than_it_has_bytes(hundred: int) -> None:
+    file_slice = FileSlice(hundred, 10, 20)
+    assert file_slice.read(1 << 60) == bytes(range(10, 30))
 
 
-def test_a_closed_window_does_not_read_what_has_its_number_now(bag: Path, tmp_path: Path) -> None:
+def test_a_closed_slice_does_not_read_what_has_its_number_now(bag: Path, tmp_path: Path) -> None:
     (tmp_path / "secret").write_bytes(b"secret" * 9)
     with open_bag(bag, required=NAMES, optional={}) as found:
-        window = found.files["data/a"]
+        file_slice = found.files["data/a"]
     others = [os.open(tmp_path / "secret", os.O_RDONLY) for _ in range(8)]
     try:
-        for read in (window.read, lambda: window.readinto(bytearray(4))):
+        for read in (file_slice.read, lambda: file_slice.readinto(bytearray(4))):
             with pytest.raises(ValueError, match="I/O operation on closed file"):
                 read()
     finally:
@@ -97,27 +97,27 @@ def test_a_closed_window_does_not_read_what_has_its_number_now(bag: Path, tmp_pa
 
 @pytest.mark.parametrize("left", [0, 15, 29])
 def test_a_file_that_shrinks_is_an_error_and_no_endless_loop(hundred: int, tmp_path: Path, left: int) -> None:
-    window = FileSlice(hundred, 10, 20)
+    file_slice = FileSlice(hundred, 10, 20)
     os.truncate(tmp_path / "hundred", left)
-    for read in (window.read, lambda: hashlib.file_digest(window, "sha256")):
-        window.seek(0)
+    for read in (file_slice.read, lambda: hashlib.file_digest(file_slice, "sha256")):
+        file_slice.seek(0)
         with pytest.raises(OSError, match="the file became shorter while it was read"):
             read()
 
 
-def test_hashlib_and_pyarrow_read_a_window(tmp_path: Path) -> None:
+def test_hashlib_and_pyarrow_read_a_slice(tmp_path: Path) -> None:
     table = pa.table({"n": list(range(50_000)), "text": [f"row {i}" for i in range(50_000)]})
     pq.write_table(table, tmp_path / "t.parquet", row_group_size=7_000)
     content = (tmp_path / "t.parquet").read_bytes()
     (tmp_path / "inside").write_bytes(b"before" + content + b"after")
     with (tmp_path / "inside").open("rb") as file:
-        window = FileSlice(file.fileno(), 6, len(content))
-        assert hashlib.file_digest(window, "sha256").digest() == hashlib.sha256(content).digest()
-        with pq.ParquetFile(window) as parquet:
+        file_slice = FileSlice(file.fileno(), 6, len(content))
+        assert hashlib.file_digest(file_slice, "sha256").digest() == hashlib.sha256(content).digest()
+        with pq.ParquetFile(file_slice) as parquet:
             assert parquet.read().equals(table)
             assert [len(batch) for batch in parquet.iter_batches(20_000)] == [20_000, 20_000, 10_000]
-        assert not window.closed
-        assert (window.seek(0), window.read(4)) == (0, b"PAR1")
+        assert not file_slice.closed
+        assert (file_slice.seek(0), file_slice.read(4)) == (0, b"PAR1")
 
 
 # A directory
@@ -159,7 +159,7 @@ def _socket(path: Path) -> None:
 
 A, B = "data/a", "data/b"
 MISSING = [f"missing: {name}: expected a file; found nothing" for name in (A, B)]
-LINKED = "linked: data/a: expected a file of one name; found one of 2 names (hard links) of a file"
+LINKED = "linked: data/a: expected a file with one name; found a file with 2 names (hard links)"
 TREES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "gone": (lambda bag: (bag / A).unlink(), MISSING[:1]),
     "added": (lambda bag: (bag / "data/c").touch(), ["unexpected: data/c: expected nothing of that name; found a file"]),
@@ -178,26 +178,26 @@ TREES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a directory": (_instead(A, Path.mkdir), ["not-a-file: data/a: expected a regular file; found a directory"]),
     "a second name outside": (lambda bag: os.link(bag / A, bag.parent / "second"), [LINKED]),
     "a byte too many": (
-        lambda bag: (bag / A).write_bytes(bytes(1001)), ["too-large: data/a: expected at most 1,000 bytes; found 1,001"],
+        lambda bag: (bag / A).write_bytes(bytes(1001)), ["too-large: data/a: expected at most 1,000 bytes; found 1,001 bytes"],
     ),
     "an optional one too large": (
-        lambda bag: (bag / "signature").write_bytes(bytes(11)), ["too-large: signature: expected at most 10 bytes; found 11"],
+        lambda bag: (bag / "signature").write_bytes(bytes(11)), ["too-large: signature: expected at most 10 bytes; found 11 bytes"],
     ),
     "data a link": (
         _move_data("../kept", link=True),
-        ["unexpected: data: expected data, in this case and form; found a symbolic link", *MISSING],
+        ["unexpected: data: expected data, spelled exactly so; found a symbolic link", *MISSING],
     ),
     "another case": (
         lambda bag: (bag / A).rename(bag / "data/A"),
-        ["unexpected: data/A: expected data/a, in this case and form; found a file", MISSING[0]],
+        ["unexpected: data/A: expected data/a, spelled exactly so; found a file", MISSING[0]],
     ),
     "another form": (
         lambda bag: (bag / "data/ａ").touch(),
-        ["unexpected: data/ａ: expected data/a, in this case and form; found a file"],
+        ["unexpected: data/ａ: expected data/a, spelled exactly so; found a file"],
     ),
     "another case of the directory": (
         _move_data("Data"),
-        ["unexpected: Data: expected data, in this case and form; found a directory", *MISSING],
+        ["unexpected: Data: expected data, spelled exactly so; found a directory", *MISSING],
     ),
     "empty": (
         _empty,
@@ -221,7 +221,7 @@ def test_where_directories_cannot_be_held_open_the_same_is_found(bag: Path, monk
     monkeypatch.delattr(os, "preadv")
     assert opened(bag) == (CONTENTS, [])
     (bag / "data/A").touch()
-    assert opened(bag)[1] == ["unexpected: data/A: expected data/a, in this case and form; found a file"]
+    assert opened(bag)[1] == ["unexpected: data/A: expected data/a, spelled exactly so; found a file"]
     os.truncate(bag / "data/a", 0)
     os.link(bag / "data/a", bag.parent / "second")
     assert opened(bag)[1][1:] == [LINKED]
@@ -235,7 +235,7 @@ def test_too_many_names_are_said(bag: Path, place: str, said: str, more: int) ->
     with open_bag(bag, required=NAMES, optional={}) as found:
         codes = [finding.code for finding in found.findings]
         texts = [str(finding) for finding in found.findings if finding.code == "too-many"]
-    assert texts == ([f"too-many: {said}: expected at most 1,000 names; found more"] if more else [])
+    assert texts == ([f"too-many: {said}: expected at most 1,000 entries; found more"] if more else [])
     assert MOST_ENTRIES - 2 <= codes.count("unexpected") <= MOST_ENTRIES
 
 
@@ -271,7 +271,7 @@ def when_opened(monkeypatch: pytest.MonkeyPatch) -> Callable[[str, Callable[[], 
     return arrange
 
 
-SWAPPED = "not-a-file: data/a: expected the file that was there a moment ago; found another"
+SWAPPED = "not-a-file: data/a: expected the file that was there a moment ago; found a different file"
 FILE_SWAPS: dict[str, Callable[[Path], object]] = {
     "a link": lambda path: path.symlink_to("../../outside"),
     "another file": lambda path: path.write_bytes(b"other"),
@@ -301,7 +301,10 @@ def test_a_file_swapped_before_it_is_opened_is_found(
 @pytest.mark.parametrize(
     ("act", "finding"),
     [
-        (lambda path: path.write_bytes(bytes(1001)), "too-large: data/a: expected at most 1,000 bytes; found 1,001"),
+        (
+            lambda path: path.write_bytes(bytes(1001)),
+            "too-large: data/a: expected at most 1,000 bytes; found 1,001 bytes",
+        ),
         (lambda path: os.link(path, path.parents[2] / "second"), LINKED),
     ],
 )
@@ -330,7 +333,7 @@ def test_a_directory_swapped_before_it_is_opened_is_found(
 
     done = when_opened("data", act)
     found, findings = opened(bag)
-    expected = "not-a-file: data: expected the directory that was there a moment ago; found another"
+    expected = "not-a-file: data: expected the directory that was there a moment ago; found a different one"
     assert (done, found, findings) == (["data"], {"bagit.txt": CONTENTS["bagit.txt"]}, [expected, *MISSING])
 
 
@@ -357,10 +360,10 @@ def test_a_bag_replaced_while_it_is_open_is_still_the_one_that_was_opened(bag: P
         assert {name: file.read() for name, file in found.files.items()} == CONTENTS
 
 
-# What is none
+# What is not a bag
 
 
-def test_what_is_no_bag(tmp_path: Path) -> None:
+def test_what_is_not_a_bag(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"x")
     (tmp_path / "empty").touch()
     (tmp_path / "dangling").symlink_to("nowhere")

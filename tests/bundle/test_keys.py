@@ -23,29 +23,12 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from exporttools.bundle.keys import TrustedKey, load_signing_key, load_trusted_key, write_key_pair
 from exporttools.errors import ConfigError, ExportToolsError, MissingExtra
+from tests.bundle.bags import needs_openssl, shell
 
 PASSPHRASE = "a long secret: Grüße"
 PRIVATE = "expected an Ed25519 private key as PKCS#8 PEM"
 PUBLIC = "expected an Ed25519 public key as PEM"
 MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out bundle.key"
-
-
-def openssl_version() -> tuple[int, ...]:
-    try:
-        told = subprocess.run(["openssl", "version"], capture_output=True, text=True, check=True).stdout
-    except FileNotFoundError:
-        return (0,)
-    name, version = told.split()[:2]
-    return tuple(int(part) for part in re.findall(r"\d+", version)) if name == "OpenSSL" else (0,)
-
-
-needs_openssl = pytest.mark.skipif(openssl_version() < (3,), reason="openssl 3 is not installed")
-
-
-def shell(command: str, directory: Path) -> str:
-    done = subprocess.run(["bash", "-euo", "pipefail", "-c", command], cwd=directory, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout
 
 
 def private_pem(key: Any, passphrase: bytes | None = None, form: str = "PKCS8") -> bytes:
@@ -110,7 +93,7 @@ def test_the_public_half_in_der() -> None:
     "change", [lambda der: der[:-1], lambda der: der + b"\0", lambda der: b"\x31" + der[1:], lambda der: b""]
 )
 def test_der_of_anything_else(change: Callable[[bytes], bytes]) -> None:
-    with pytest.raises(ValueError, match="no Ed25519 SubjectPublicKeyInfo"):
+    with pytest.raises(ValueError, match="^a public key that is not an Ed25519 SubjectPublicKeyInfo$"):
         TrustedKey.from_der(change(load_signing_key(ED25519).trusted_key.der))
 
 
@@ -118,7 +101,7 @@ def test_a_signing_key_is_never_shown_pickled_or_copied() -> None:
     key = load_signing_key(ED25519)
     assert repr(key) == str(key) == f"SigningKey(key_id='{key.key_id}')"
     for attempt in (pickle.dumps, copy.copy, copy.deepcopy):
-        with pytest.raises(TypeError, match="a signing key is not pickled or copied; load it where it signs"):
+        with pytest.raises(TypeError, match="a signing key cannot be pickled or copied; load it where it signs"):
             attempt(key)
     with pytest.raises(AttributeError):
         key._private = Ed25519PrivateKey.generate()  # type: ignore[misc]
@@ -188,8 +171,8 @@ def _damaged(pem: bytes) -> bytes:
 
 
 SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
-    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no PEM"),
-    "nothing": (b"", None, f"the key given: {PRIVATE}; found no PEM"),
+    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no PEM block"),
+    "nothing": (b"", None, f"the key given: {PRIVATE}; found no PEM block"),
     "no end": (private_pem(ED25519)[:60], None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged": (_damaged(private_pem(ED25519)), None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged, encrypted": (
@@ -225,7 +208,7 @@ SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
     "empty passphrase": (private_pem(ED25519), "", "a passphrase has 1 to 1,023 bytes; found 0"),
     "long passphrase": (private_pem(ED25519, b"x"), "ü" * 512, "a passphrase has 1 to 1,023 bytes; found 1,024"),
     "passphrase that is no text": (
-        private_pem(ED25519, b"x"), "\udcff", "the passphrase is no text that UTF-8 can encode; give it as bytes",
+        private_pem(ED25519, b"x"), "\udcff", "the passphrase cannot be encoded as UTF-8; give it as bytes",
     ),
     "text": (
         private_pem(ED25519).decode(), None,
@@ -254,7 +237,7 @@ def _secrets(source: Any, passphrase: str | bytes | None) -> list[str]:
 
 
 @pytest.mark.parametrize("case", SIGNING_ERRORS)
-def test_what_is_no_signing_key(case: str) -> None:
+def test_what_is_not_a_signing_key(case: str) -> None:
     source, passphrase, expected = SIGNING_ERRORS[case]
     with pytest.raises(ConfigError) as caught:
         load_signing_key(source, passphrase=passphrase)
@@ -263,7 +246,7 @@ def test_what_is_no_signing_key(case: str) -> None:
 
 
 TRUSTED_ERRORS: dict[str, tuple[Any, str]] = {
-    "no PEM": (b"x", f"the key given: {PUBLIC}; found no PEM"),
+    "no PEM": (b"x", f"the key given: {PUBLIC}; found no PEM block"),
     "damaged": (_damaged(public_pem(ED25519)), f"the key given: {PUBLIC}; the key is damaged"),
     "too large": (b"#" * 65_537, f"the key given: {PUBLIC}; found more than 65,536 bytes"),
     "certificate": (
@@ -285,14 +268,14 @@ for _label, _pem in {
 }.items():
     TRUSTED_ERRORS[_label] = (
         _pem,
-        f"the key given: {PUBLIC}; found {_label}; a private key is shown to nobody: give its .pub file",
+        f"the key given: {PUBLIC}; found {_label}; never share a private key: give its .pub file",
     )
 for _kind, _key in OTHERS.items():
     TRUSTED_ERRORS[_kind] = (public_pem(_key), f"the key given: {PUBLIC}; found one for {_kind}")
 
 
 @pytest.mark.parametrize("case", TRUSTED_ERRORS)
-def test_what_is_no_trusted_key(case: str) -> None:
+def test_what_is_not_a_trusted_key(case: str) -> None:
     source, expected = TRUSTED_ERRORS[case]
     with pytest.raises(ConfigError) as caught:
         load_trusted_key(source)
@@ -305,15 +288,15 @@ def test_files_that_hold_no_key(load: Callable[[Any], object], kind: str, tmp_pa
     (tmp_path / "\x1b[31mred").write_text("no key")
     (tmp_path / "large").write_bytes(b"#" * 65_537)
     for path, expected in {
-        tmp_path / "none": f"{kind}; it cannot be read: [Errno 2] No such file or directory: '{tmp_path}/none'",
-        tmp_path: f"{kind}; it cannot be read: [Errno 21] Is a directory: '{tmp_path}'",
-        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no PEM",
+        tmp_path / "none": f"{kind}, but it cannot be read: [Errno 2] No such file or directory: '{tmp_path}/none'",
+        tmp_path: f"{kind}, but it cannot be read: [Errno 21] Is a directory: '{tmp_path}'",
+        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no PEM block",
         tmp_path / "large": f"{tmp_path}/large: {kind}; found more than 65,536 bytes",
     }.items():
         with pytest.raises(ConfigError) as caught:
             load(path)
         assert str(caught.value) == expected
-    with pytest.raises(ConfigError, match=f"{re.escape(kind)}; it cannot be read: .*embedded null"):
+    with pytest.raises(ConfigError, match=f"{re.escape(kind)}, but it cannot be read: .*embedded null"):
         load("a\0b")
 
 
@@ -358,18 +341,23 @@ def test_the_private_half_is_its_owners_alone_from_its_first_byte(
 
 
 @pytest.mark.parametrize("occupied", ["k", "k.pub"])
-@pytest.mark.parametrize("occupant", ["a file", "a link"])
-def test_a_key_is_never_overwritten(tmp_path: Path, occupied: str, occupant: str) -> None:
-    if occupant == "a file":
-        (tmp_path / occupied).write_text("mine")
-    else:
-        (tmp_path / occupied).symlink_to("nowhere")
+@pytest.mark.parametrize(
+    ("occupy", "untouched"),
+    [
+        (lambda path: path.write_text("mine"), lambda path: path.read_text() == "mine"),
+        (lambda path: path.symlink_to("nowhere"), lambda path: str(path.readlink()) == "nowhere"),
+    ],
+    ids=["a file", "a link"],
+)
+def test_a_key_is_never_overwritten(
+    tmp_path: Path, occupied: str, occupy: Callable[[Path], object], untouched: Callable[[Path], bool]
+) -> None:
+    occupy(tmp_path / occupied)
     with pytest.raises(ConfigError) as caught:
         write_key_pair(tmp_path / "k")
     assert str(caught.value) == f"{tmp_path / occupied} exists; it was not touched. Choose another name"
     assert os.listdir(tmp_path) == [occupied]
-    if occupant == "a file":
-        assert (tmp_path / occupied).read_text() == "mine"
+    assert untouched(tmp_path / occupied)
 
 
 @pytest.mark.parametrize(
@@ -389,10 +377,25 @@ def test_where_no_key_can_be_written(tmp_path: Path, name: str, reason: str) -> 
     assert os.listdir(tmp_path) == []
 
 
-@pytest.mark.parametrize("failure", [OSError(28, "No space left on device"), KeyboardInterrupt()])
+@pytest.mark.parametrize(
+    ("failure", "error", "message"),
+    [
+        (
+            OSError(28, "No space left on device"),
+            ConfigError,
+            "the key could not be written: [Errno 28] No space left on device. Nothing was left behind",
+        ),
+        (KeyboardInterrupt("stopped"), KeyboardInterrupt, "stopped"),
+    ],
+)
 @pytest.mark.parametrize("step", [1, 2, 3])
 def test_a_failure_leaves_nothing(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, step: int, failure: BaseException
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    step: int,
+    failure: BaseException,
+    error: type[BaseException],
+    message: str,
 ) -> None:
     """At each of the three syncs: of the private half, the public half and the directory."""
     calls = []
@@ -403,18 +406,15 @@ def test_a_failure_leaves_nothing(
             raise failure
 
     monkeypatch.setattr(os, "fsync", fsync)
-    with pytest.raises((ConfigError, KeyboardInterrupt)) as caught:
+    with pytest.raises(error) as caught:
         write_key_pair(tmp_path / "k")
-    if isinstance(failure, OSError):
-        expected = "the key could not be written: [Errno 28] No space left on device. Nothing was left behind"
-        assert str(caught.value) == expected
-    else:
-        assert caught.value is failure
+    assert str(caught.value) == message
+    assert failure in (caught.value, caught.value.__cause__)
     assert os.listdir(tmp_path) == []
 
 
 @pytest.mark.parametrize("passphrase", ["", b"", "x" * 1024])
-def test_a_passphrase_that_is_none_makes_no_key(tmp_path: Path, passphrase: str | bytes) -> None:
+def test_a_passphrase_of_another_length_makes_no_key(tmp_path: Path, passphrase: str | bytes) -> None:
     with pytest.raises(ConfigError, match="a passphrase has 1 to 1,023 bytes; found"):
         write_key_pair(tmp_path / "k", passphrase=passphrase)
     assert os.listdir(tmp_path) == []

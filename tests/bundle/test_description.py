@@ -1,0 +1,143 @@
+"""bundle.json: what it says, and that no wrong or malformed statement passes."""
+
+from __future__ import annotations
+
+import datetime as dt
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pytest
+
+import exporttools
+from exporttools import verify_bundle
+from exporttools.files.digests import combined_digest, table_digest
+from tests.bundle.bags import DIGEST, PARTS, a_bundle, edit, found_in, rehash
+
+
+def test_what_the_description_says(written: Path) -> None:
+    bundle = a_bundle()
+    description = json.loads((written / "data" / "bundle.json").read_text())
+    assert dt.datetime.fromisoformat(description.pop("written_at")).tzinfo is not None
+    assert description.pop("tools") == {
+        "exporttools": exporttools.__version__, "pyarrow": pa.__version__, "python": ".".join(map(str, sys.version_info[:3])),
+    }  # fmt: skip
+    digests = [table_digest(name, table.to_arrow()) for name, table in zip(PARTS, bundle.tables.values(), strict=True)]
+    assert description == {
+        "format": "exporttools-bundle",
+        "format_version": 1,
+        "tenant_id": "acme", "incident_id": "i1", "run_id": "r1", "trace_id": "t1", "trace_count": 1,
+        "missing": [],
+        "redacted": [],
+        "tables": {
+            name: {"file": file, "rows": 3 if name == "trace_steps" else 1, "content_digest": digest}
+            for (name, file), digest in zip(PARTS.items(), digests, strict=True)
+        },
+        "content_digest": combined_digest(digests),
+        "totals": {"steps": 3, "errors": 0, "tokens": 303, "cost_cents": 1.5, "duration_ms": 2700.75},
+        "first_timestamp": "2026-10-05T12:00:00+00:00",
+        "last_timestamp": "2026-10-05T12:00:02+00:00",
+        "source": {"dialect": "postgresql", "server_version": "18.1", "layout": "native", "snapshot_id": "7:7:",
+                   "read_at": "2026-10-05T12:00:00+00:00"},
+    }  # fmt: skip
+
+
+def _set(*keys: str, to: Any) -> Callable[[dict[str, Any]], object]:
+    def change(description: dict[str, Any]) -> None:
+        for key in keys[:-1]:
+            description = description[key]
+        description[keys[-1]] = to
+
+    return change
+
+
+STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
+    (_set("totals", "tokens", to=304), "content", "totals: "),
+    (_set("totals", "cost_cents", to=1.5000000000000002), "content", "totals: "),
+    (_set("totals", to=None), "content", "totals: None"),
+    (_set("tables", "trace_steps", "rows", to=2), "content", "tables: "),
+    (_set("tables", "runs", "content_digest", to=DIGEST), "content", "tables: "),
+    (_set("tables", "runs", "file", to="../run.parquet"), "content", "tables: "),
+    (_set("content_digest", to=DIGEST), "content", f"content_digest: {DIGEST}"),
+    (_set("tenant_id", to="globex"), "content", "tenant_id: globex"),
+    (_set("incident_id", to=None), "content", "incident_id: None"),
+    (_set("run_id", to=["r1"]), "content", "run_id: ['r1']"),
+    (_set("trace_id", to="\ud800"), "malformed", "half a character"),
+    (_set("missing", to=["run"]), "content", "missing: ['run']"),
+    (_set("first_timestamp", to="2026-10-05T12:00:00Z"), "content", "first_timestamp: 2026-10-05T12:00:00Z"),
+    (_set("last_timestamp", to=0), "content", "last_timestamp: 0"),
+    (_set("trace_count", to=0), "content", "trace_count is 0; expected at least 1"),
+    (_set("trace_count", to="1"), "content", "trace_count: '1'"),
+    (_set("trace_count", to=1.5), "content", "trace_count: 1.5"),
+    (_set("trace_count", to=True), "content", "trace_count: True"),
+    (lambda description: description.pop("trace_count"), "content", "no trace_count"),
+    (lambda description: description.pop("source"), "content", "no source"),
+    (lambda description: description.pop("redacted"), "content", "no redacted"),
+    (_set("redacted", to="runs.goal"), "content", "redacted: 'runs.goal'"),
+    (_set("redacted", to=["runs.goal"]), "content", "'runs.goal' is said to be redacted"),
+    (_set("written_at", to="noon"), "content", "written_at: 'noon'"),
+    (_set("tools", to=["python"]), "content", "tools: ['python']"),
+    (_set("more", to=1), "content", "more: 1"),
+    (_set("totals", "steps", to=3.0), "content", "'steps': 3.0"),
+    (_set("format_version", to=True), "format", "exporttools-bundle True"),
+    (lambda description: description.pop("totals"), "content", "totals: None"),
+    (_set("source", to=[]), "content", ""),
+    (_set("source", to="sqlite"), "content", ""),
+    (_set("source", to={}), "content", "source: {}"),
+    (_set("source", "host", to="db.example"), "content", "db.example"),
+    (_set("source", "dialect", to={"a": 1}), "content", "{'a': 1}"),
+    (_set("source", "snapshot_id", to=7), "content", "'snapshot_id': 7"),
+    (_set("source", "read_at", to="2026-10-05T12:00:00"), "content", "'read_at': '2026-10-05T12:00:00'"),
+    (_set("source", "read_at", to="yesterday"), "content", "'yesterday'"),
+    (_set("source", "read_at", to=7), "content", "'read_at': 7"),
+    (_set("format", to="other"), "format", "other 1"),
+    (_set("format_version", to=2), "format", "exporttools-bundle 2"),
+    (_set("format_version", to=[[]]), "format", "exporttools-bundle [[]]"),
+    (lambda description: description.clear(), "format", "None None"),
+]
+
+
+@pytest.mark.parametrize(("change", "code", "fragment"), STATEMENTS)
+def test_a_wrong_statement_is_found(
+    bag: Path, change: Callable[[dict[str, Any]], object], code: str, fragment: str
+) -> None:
+    edit(bag / "data/bundle.json", change)
+    rehash(bag)
+    (finding,) = found_in(bag)
+    assert (finding.code, finding.path) == (code, "data/bundle.json")
+    assert fragment in finding.found
+    json.dumps(verify_bundle(bag).to_dict())
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [
+        ('{"format": 1, "a": {"b": 1, "b": 2}}', "the key 'b' twice"),
+        ('{"a": NaN}', "the number NaN"),
+        ('{"a": -Infinity}', "the number -Infinity"),
+        ("[1]", "a JSON list"),
+        ("7", "a JSON int"),
+        ("", "Expecting value"),
+        ("{", "Expecting property name"),
+        ("\ufeff{}", "Unexpected UTF-8 BOM"),
+        ("[" * 100_000, "levels"),
+        ('{"a":' * 100_000, "levels"),
+        ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
+    ],
+)
+def test_promise_17_a_description_that_is_none_is_found(bag: Path, text: str, found: str) -> None:
+    (bag / "data/bundle.json").write_text(text, encoding="utf-8")
+    rehash(bag)
+    (finding,) = found_in(bag)
+    assert (finding.code, finding.path) == ("malformed", "data/bundle.json")
+    assert found in finding.found
+
+
+def test_a_description_that_is_not_utf8_is_found(bag: Path) -> None:
+    (bag / "data/bundle.json").write_bytes(b'{"a": "\xff"}')
+    rehash(bag)
+    (finding,) = found_in(bag)
+    assert "can't decode byte 0xff" in finding.found
