@@ -11,7 +11,6 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from exporttools.dataset.manifest import UNDATED, Manifest, PartFile, Window
 from exporttools.dataset.manifest_reader import MOST_JSON_BYTES, list_paths, manifest_numbers, read_part_files
@@ -21,6 +20,7 @@ from exporttools.dataset.storage import Storage
 from exporttools.errors import DatasetUnreadable, ExportToolsError
 from exporttools.files.digests import ContentDigest, combined_digest
 from exporttools.files.findings import Finding
+from exporttools.files.parquet import open_parquet
 from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import html_text, one_line
@@ -205,7 +205,7 @@ def _check_part_file(storage: Storage, part_file: PartFile, columns: tuple[Colum
 
 
 def _check_rows(file: io.RawIOBase | Any, part_file: PartFile, columns: tuple[Column, ...]) -> Iterator[Finding]:
-    parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=256 << 10)
+    parquet = open_parquet(file)
     schema = arrow_schema(columns)
     if not parquet.schema_arrow.equals(schema, check_metadata=False):
         yield Finding("schema", part_file.path, _shown(schema), _shown(parquet.schema_arrow))
@@ -272,7 +272,7 @@ def _keys(storage: Storage, part_files: Sequence[PartFile], key: str, schema: pa
     """Yield the keys of files without findings, each with its file's number."""
     for number, part_file in enumerate(part_files):
         with storage.open(part_file.path) as file:
-            parquet = pq.ParquetFile(file, pre_buffer=False, buffer_size=256 << 10)
+            parquet = open_parquet(file, page_checksums=False)
             for batch in parquet.iter_batches(_BATCH_ROWS, columns=[key]):
                 values = pc.unique(batch[key])
                 tenants = pa.repeat(pa.scalar(part_file.tenant_id, pa.string()), len(values))

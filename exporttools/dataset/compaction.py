@@ -8,7 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import groupby
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from exporttools.dataset.committing import Committer
 from exporttools.dataset.manifest import Manifest, PartFile, Window, new_window, table_columns
@@ -18,6 +17,7 @@ from exporttools.dataset.spilling import spilling_connection
 from exporttools.dataset.storage import Storage
 from exporttools.dataset.windows import grid_number, parse_window
 from exporttools.errors import DatasetError, DatasetUnreadable
+from exporttools.files.parquet import open_parquet
 from exporttools.records.schema import RECORD_TYPES, Column, ColumnType, arrow_schema
 from exporttools.text.inert import one_line
 from exporttools.times import parse_utc
@@ -147,7 +147,7 @@ def _require_unchanged(storage: Storage, part_file: PartFile, schema: pa.Schema)
             found = f"SHA-256 {sha256}"
             if sha256 == part_file.sha256:
                 file.seek(0)
-                if pq.ParquetFile(file, pre_buffer=False).schema_arrow.equals(schema, check_metadata=False):
+                if open_parquet(file).schema_arrow.equals(schema, check_metadata=False):
                     return
                 found = "other columns than those of its window"
     except FileNotFoundError:
@@ -165,7 +165,7 @@ def _rows(
     for part_file, extra in part_files:
         own = {column.name for column in table_columns(part_file.table, extra)}
         with storage.open(part_file.path) as file:
-            parquet = pq.ParquetFile(file, page_checksum_verification=True, pre_buffer=False, buffer_size=256 << 10)
+            parquet = open_parquet(file)
             for batch in parquet.iter_batches(_BATCH_ROWS):
                 arrays = [
                     batch[field.name] if field.name in own else pa.nulls(batch.num_rows, field.type) for field in schema

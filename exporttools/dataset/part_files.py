@@ -15,7 +15,7 @@ from exporttools.dataset.manifest import PartFile, partition_path
 from exporttools.dataset.storage import NewPartFile, Storage
 from exporttools.errors import InconsistentData
 from exporttools.files.digests import ContentDigest
-from exporttools.files.parquet import repeating_columns
+from exporttools.files.parquet import parquet_writer, repeating_columns
 from exporttools.records.schema import Column, RecordType, arrow_schema
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
@@ -79,14 +79,7 @@ class PartFileWriter:
         rows = pa.Table.from_batches(self._held, schema=self._schema)
         self._held, self._held_rows, self._held_bytes = [], 0, 0
         if self._writer is None:
-            self._writer = pq.ParquetWriter(
-                self._file,
-                self._schema,
-                compression="zstd",
-                compression_level=1,
-                use_dictionary=repeating_columns(rows),
-                write_page_checksum=True,  # most one-bit flips in a page give wrong values and no error without it
-            )
+            self._writer = parquet_writer(self._file, self._schema, dictionary=repeating_columns(rows))
         self._writer.write_table(rows, row_group_size=ROW_GROUP_ROWS)
 
     def finish(self, tenant_id: str, day: str) -> None:

@@ -9,7 +9,7 @@ import datetime as dt
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from types import MappingProxyType
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pyarrow as pa
 import pyarrow.dataset as ds
@@ -23,6 +23,7 @@ from exporttools.dataset.sql_views import ledger_view, table_view
 from exporttools.dataset.storage import Storage
 from exporttools.errors import ConfigError, DatasetUnreadable
 from exporttools.files.digests import combined_digest
+from exporttools.files.parquet import scan_options
 from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
@@ -217,7 +218,7 @@ class Dataset:
         found = ds.dataset(
             [self._storage.arrow_path(file.path) for file in self._part_files_of(table)],
             schema=schema,
-            format=ds.ParquetFileFormat(default_fragment_scan_options=_scan_options()),
+            format=ds.ParquetFileFormat(default_fragment_scan_options=scan_options()),
             filesystem=self._storage.arrow_filesystem(),
         )
         # With more read ahead, a scan's memory would grow with the files' row groups.
@@ -359,7 +360,3 @@ class Dataset:
             f"<table><thead><tr><th style='{left}'>table</th><th>rows</th><th>files</th><th>MB</th></tr></thead>"
             f"<tbody>{rows}</tbody></table>"
         )
-
-
-def _scan_options() -> Any:
-    return ds.ParquetFragmentScanOptions(page_checksum_verification=True, pre_buffer=False)

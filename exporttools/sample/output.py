@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 from tqdm import tqdm
 
 from exporttools.errors import ConfigError
+from exporttools.files.parquet import parquet_writer
 from exporttools.loading import DatabaseName, load_tables
 from exporttools.records.schema import RECORD_TYPES
 from exporttools.sample.blocks import draw_block, table_schema
@@ -135,9 +136,7 @@ def load_sample(
 def _parquet_writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
     # A dictionary only makes columns of distinct values larger.
     repeated = [name for name in schema.names if name not in ("content_hash", "timestamp", "duration_ms", "goal")]
-    return pq.ParquetWriter(
-        path, schema, compression="zstd", compression_level=12, use_dictionary=repeated, write_page_checksum=True
-    )
+    return parquet_writer(path, schema, dictionary=repeated, compression_level=12)
 
 
 def _require(holds: bool, name: str, found: int, accepted: str) -> None:

@@ -28,7 +28,7 @@ from exporttools import (
     verify_bundle,
 )
 from tests.databases import NOON, incident, run, trace
-from tests.records.test_snapshot_table import a_step, steps_of, with_extra
+from tests.steps import a_step, steps_of, with_extra
 
 PARTS = {
     "incidents": "incident.parquet",

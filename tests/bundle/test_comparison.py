@@ -34,7 +34,7 @@ from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import python_values
 from tests.bundle.bags import a_bundle, bundles
 from tests.databases import NOON, incident, run, trace
-from tests.records.test_snapshot_table import HOSTILE, Tags, a_step, steps_of, with_extra
+from tests.steps import HOSTILE, Tags, a_step, steps_of, with_extra
 
 MICROSECOND = dt.timedelta(microseconds=1)
 COLUMNS = ("table", "key", "change", "column", "a", "b")

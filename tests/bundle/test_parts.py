@@ -37,7 +37,7 @@ from tests.bundle.parquet_files import (
     written,
 )
 from tests.databases import run
-from tests.records.test_snapshot_table import a_step, steps_of, with_extra
+from tests.steps import a_step, steps_of, with_extra
 
 # Written and read back
 

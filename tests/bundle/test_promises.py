@@ -27,7 +27,7 @@ from exporttools import (
     write_key_pair,
 )
 from tests.bundle.bags import FILES, PAYLOAD, TAGS, a_bundle, edit, rehash, rehash_tags
-from tests.records.test_snapshot_table import a_step, steps_of
+from tests.steps import a_step, steps_of
 
 ATTESTATION = "attestation.dsse.json"
 FORMS: dict[str, dict[str, Any]] = {"directory": {}, "archive": {"archive": True}}

@@ -11,7 +11,7 @@ import pytest
 
 from exporttools import Finding, Verification, VerificationFailed, read_bundle, verify_bundle
 from tests.bundle.bags import FILES, a_bundle
-from tests.records.test_snapshot_table import HOSTILE, Tags
+from tests.steps import HOSTILE, Tags
 
 
 def test_a_failure_pickles_with_its_findings(bag: Path) -> None:

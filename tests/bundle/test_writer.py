@@ -31,7 +31,7 @@ from exporttools.bundle.parts import ROW_GROUP_BYTES
 from exporttools.files.digests import table_digest
 from tests.bundle.bags import FILES, PARTS, a_bundle, bundles
 from tests.databases import incident, run
-from tests.records.test_snapshot_table import a_step, steps_of
+from tests.steps import a_step, steps_of
 
 # Written and read back
 
