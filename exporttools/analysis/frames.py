@@ -171,7 +171,7 @@ def _native(data: Any, what: str) -> tuple[Any, int | None]:
             f"Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark, ...)"
         ) from None
     native = frame.to_native()
-    if frame.implementation.is_duckdb() or frame.implementation.is_spark_like():  # where names need not be unique
+    if isinstance(frame, nw.LazyFrame) and not frame.implementation.is_polars():  # Narwhals checks only the others
         require_unique(what, _column_names(native))
     return _without_mark(native)
 

@@ -27,7 +27,7 @@ from exporttools.analysis import (
 from exporttools.errors import ColumnNotFound, ColumnTypeMismatch, ConfigError, DuplicateColumn
 from tests.analysis.calls import ONE
 from tests.analysis.steps import doubled, frame, local_kinds, step, with_column
-from tests.frames import LAZY, FrameKind
+from tests.frames import ENGINES, LAZY, FrameKind
 
 
 @local_kinds
@@ -130,6 +130,16 @@ def test_two_columns_of_one_name_are_refused_in_any_frame(
 ) -> None:
     with pytest.raises(DuplicateColumn, match=f"^{what}: more than one column is named "):
         call(DOUBLED[kind], bundles[1])
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("kind", ENGINES, indirect=True)
+def test_two_columns_of_one_name_are_refused_by_engines(kind: FrameKind) -> None:
+    data = kind.make(STEPS)
+    twice = data.select("*", "tokens") if kind.name == "pyspark" else data[[*data.columns, "tokens"]]
+    with pytest.raises(DuplicateColumn, match="^steps: more than one column is named tokens;"):
+        cost_by(twice, "agent_id")
 
 
 STEPS = frame(step(), step(1))
