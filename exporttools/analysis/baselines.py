@@ -13,7 +13,7 @@ import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from exporttools.analysis.columns import Kind, require_keys
-from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, give, read, sort, to_arrow
+from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, read, sort, to_arrow, to_native
 from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
 from exporttools.records.schema import TRACE_STEPS
@@ -106,7 +106,7 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
             columns |= {f"{measure}_{name}": pa.array(found[name], from_pandas=True) for name in _STATISTICS}
         return pa.table(columns, schema=schema)
 
-    return give(sort(apply(source, [*by, *measures], describe, schema, together=by), *by))
+    return to_native(sort(apply(source, [*by, *measures], describe, schema, together=by), *by))
 
 
 def _listed(parameter: str, names: Sequence[str]) -> list[str]:
@@ -219,7 +219,7 @@ def anomalies(frame: Any, baseline: Any, threshold: float = THRESHOLD, *, at_lea
     kinds |= {"measure": Kind.TEXT, "reason": Kind.TEXT}
     kinds |= dict.fromkeys(("value", "usual", "times_usual", "z"), Kind.NUMBER)
     gathered = Frame(source.native, found, source.what, tuple(schema.names), kinds)
-    return give(apply(gathered, schema.names, _ordered(schema, known.by, identity, at_least), schema, together=()))
+    return to_native(apply(gathered, schema.names, _ordered(schema, known.by, identity, at_least), schema, together=()))
 
 
 def baseline_columns(names: Sequence[str]) -> tuple[list[str], list[str]]:
@@ -408,4 +408,4 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> An
     keys = list(dict.fromkeys([*source.has("tenant_id"), "run_id", *by]))
     grouped = source.data.group_by(*keys).agg(nw.len().alias("steps"), *(nw.col(name).mean() for name in MEASURES))
     kept = grouped.with_columns(nw.col("steps").cast(nw.Int64)).filter(nw.col("steps") >= at_least)
-    return give(sort(kept, *keys))
+    return to_native(sort(kept, *keys))

@@ -12,7 +12,7 @@ import pyarrow as pa
 
 from exporttools.analysis.baselines import unusual
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, collect, from_arrow, give, read
+from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, collect, from_arrow, read, to_native
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
@@ -117,7 +117,7 @@ def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) 
     scale_cents = normal.cost_cents or sum(call.cost_cents for call in calls.values()) or 1.0
     scale_ms = normal.duration_ms or 1.0
     causes.sort(key=lambda row: -max(abs(row["cost_cents"]) / scale_cents, abs(row["duration_ms"]) / scale_ms))
-    return give(from_arrow(known, pa.Table.from_pylist(causes, schema=_SCHEMA)))
+    return to_native(from_arrow(known, pa.Table.from_pylist(causes, schema=_SCHEMA)))
 
 
 @dataclass(slots=True)
@@ -263,7 +263,7 @@ def _causes(calls: dict[_Key, _Calls], normal: _Normal, ending: dict[str, Any]) 
         yield {
             "step_type": ending["step_type"], "name": ending["name"], "cause": "ended early", "count": 1.0,
             "usual_count": normal.endings.get(ending["ending"], 0.0), **fewer,
-            "reason": f"step {ending['last_step_index']:,}, {what}, ended as {one_line(ending['ending'], 40)} and was the last{calls_missed}",
+            "reason": f"ended with step {ending['last_step_index']:,}, {what}, {one_line(ending['ending'], 40)}{calls_missed}",
         }  # fmt: skip
 
 

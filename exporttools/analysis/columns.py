@@ -75,7 +75,7 @@ def conversion(what: str, column: str, dtype: Any, kind: Kind) -> Any:
     """
     value = nw.col(column)
     if dtype == nw.Unknown or (dtype == nw.Object and kind in (Kind.KEY, Kind.TEXT)):
-        return None  # pyarrow and Polars give an all-NULL column no type, and pandas may give text none
+        return None  # an all-NULL column has no type in pyarrow and Polars, and text may have none in pandas
     fits, expression = False, None
     if kind in (Kind.NUMBER, Kind.WHOLE):
         fits = dtype.is_numeric()

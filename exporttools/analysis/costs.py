@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.analysis.columns import Kind, require_keys
-from exporttools.analysis.frames import RUN_KEYS, Frame, apply, collect, epoch_us, give, read, sort
+from exporttools.analysis.frames import RUN_KEYS, Frame, apply, collect, epoch_us, read, sort, to_native
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
 from exporttools.records.schema import ARROW_TYPES
@@ -80,7 +80,7 @@ def cost_by(frame: Any, *keys: str) -> Any:
     >>> cost_by(steps, "step_type").select("step_type", "cost_cents", "share", "runs", "cost_cents_per_1000_tokens").rows()
     [('llm_call', 6.0, 1.0, 2, 2.0), ('tool_call', 0.0, 0.0, 1, None)]
     """
-    return give(_cost_by(frame, keys))
+    return to_native(_cost_by(frame, keys))
 
 
 def _cost_by(data: Any, keys: Sequence[str]) -> Any:
@@ -192,7 +192,7 @@ def top_runs(frame: Any, limit: int = 10, *, by: Amount = "cost_cents") -> Any:
     result = _cost_by(steps.native, keys).drop("runs", "cost_cents_per_run")
     if by != "cost_cents":
         result = sort(result, by, *keys, descending=[True, *(False for _ in keys)])
-    return give(result.filter(~nw.col("run_id").is_null()).head(limit))
+    return to_native(result.filter(~nw.col("run_id").is_null()).head(limit))
 
 
 @overload
@@ -278,7 +278,7 @@ def cost_over_time(frame: Any, every: str = "1d", by: str | None = None) -> Any:
 
     whole = dict.fromkeys((_PERIOD, *amounts), Kind.WHOLE) | dict.fromkeys(types, Kind.NUMBER)
     summed = replace(source, data=sums, kinds=whole | ({} if by is None else {by: Kind.KEY}))
-    return give(apply(summed, [*keys, *amounts], fill if last >= first else _none(schema), schema, together=()))
+    return to_native(apply(summed, [*keys, *amounts], fill if last >= first else _no_rows(schema), schema, together=()))
 
 
 def _bounds(frame: Frame, data: Any, by: str | None, every: str) -> tuple[int, int]:
@@ -306,5 +306,5 @@ def _ascending(table: pa.Table, rows: Any, by: str | None) -> Any:
     return pc.array_sort_indices(table[by].take(pa.array(rows)).combine_chunks()).to_numpy()
 
 
-def _none(schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
+def _no_rows(schema: pa.Schema) -> Callable[[pa.Table], pa.Table]:
     return lambda _: schema.empty_table()

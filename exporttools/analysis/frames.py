@@ -177,7 +177,7 @@ def _native(data: Any, what: str) -> tuple[Any, int | None]:
 
 
 def _without_mark(native: Any) -> tuple[Any, int | None]:
-    """A frame without the mark that ``SnapshotTable.to_pandas`` leaves of a limit; and the total that the mark gives."""
+    """A frame without the mark by which ``SnapshotTable.to_pandas`` shows that a limit cut it; and the total in that mark."""
     attributes = getattr(native, "attrs", None)
     if not isinstance(attributes, dict) or not attributes.get("truncated"):
         return native, None
@@ -229,26 +229,26 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
-def give(answer: Any) -> Any:
+def to_native(result: Any) -> Any:
     """A Narwhals frame as one of its library; pandas gets a new RangeIndex."""
-    if isinstance(answer, nw.LazyFrame):
-        return answer.to_native()
-    return nw.maybe_reset_index(answer).to_native()
+    if isinstance(result, nw.LazyFrame):
+        return result.to_native()
+    return nw.maybe_reset_index(result).to_native()
 
 
-def sort(answer: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
+def sort(result: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
     """A result's rows in order, NULL last. Results are small: Dask sorts them as one partition.
 
     Its own sort would compute all that comes before it at once, to find out where to cut.
     """
     flags = [descending] * len(by) if isinstance(descending, bool) else list(descending)
-    if not answer.implementation.is_dask():
-        return answer.sort(*by, descending=flags, nulls_last=True)
+    if not result.implementation.is_dask():
+        return result.sort(*by, descending=flags, nulls_last=True)
 
     def sorted_rows(rows: Any) -> Any:
         return rows.sort_values(list(by), ascending=[not flag for flag in flags], ignore_index=True)
 
-    return nw.from_native(answer.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
+    return nw.from_native(result.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
 
 
 def epoch_us(frame: Frame, column: str, name: str) -> Frame:
@@ -362,9 +362,9 @@ def apply(
         import polars as pl
 
         def batch(rows: pl.DataFrame) -> pl.DataFrame:
-            answer = pl.from_arrow(work(rows.to_arrow()))
-            assert isinstance(answer, pl.DataFrame)
-            return answer
+            result = pl.from_arrow(work(rows.to_arrow()))
+            assert isinstance(result, pl.DataFrame)
+            return result
 
         empty = pl.from_arrow(schema.empty_table())
         assert isinstance(empty, pl.DataFrame)
@@ -406,9 +406,9 @@ def _apply_duckdb(native: Any, work: ArrowFunction, schema: pa.Schema, together:
     return _relation(native, pa.concat_tables([schema.empty_table(), *parts]))
 
 
-def _relation(native: Any, answer: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds `answer` by its name
+def _relation(native: Any, result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds `result` by its name
     """Arrow as a relation of the same connection as `native`, so that the two can be joined."""
-    return native.query("exporttools_unused", "FROM answer").set_alias("answer")
+    return native.query("exporttools_unused", "FROM result").set_alias("result")
 
 
 def from_arrow(frame: Frame, table: pa.Table) -> Any:
@@ -425,5 +425,5 @@ def from_arrow(frame: Frame, table: pa.Table) -> Any:
 
         partitioned: Any = dask.dataframe.from_pandas(pandas_frame(table), npartitions=1)  # type: ignore[no-untyped-call]
         return nw.from_native(partitioned)
-    answer: Any = nw.from_arrow(table, backend=kind)  # type: ignore[arg-type]  # an eager one, or Polars
-    return answer.lazy() if isinstance(frame.data, nw.LazyFrame) else answer
+    result: Any = nw.from_arrow(table, backend=kind)  # type: ignore[arg-type]  # an eager one, or Polars
+    return result.lazy() if isinstance(frame.data, nw.LazyFrame) else result

@@ -8,7 +8,7 @@ import narwhals as nw
 import pyarrow as pa
 
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import RUN_KEYS, collect, give, read, sort
+from exporttools.analysis.frames import RUN_KEYS, collect, read, sort, to_native
 from exporttools.errors import ConfigError
 from exporttools.text.words import plural
 
@@ -103,7 +103,7 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     ):
         finding = nw.when(found).then(nw.lit(name)).otherwise(finding)
     both = (nw.col("totals") == 1) & (nw.col("steps") > 0) & (nw.col("runs") == 1)
-    answer = summed.with_columns(
+    result = summed.with_columns(
         finding=finding,
         difference_cents=nw.when(both).then(difference),
         rank=nw.when(both).then(difference.abs()).otherwise(nw.lit(0.0)),
@@ -115,9 +115,11 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     order = nw.lit(len(_FINDINGS)).cast(nw.Int64)
     for place, name in enumerate(_FINDINGS):
         order = nw.when(nw.col("finding") == name).then(nw.lit(place).cast(nw.Int64)).otherwise(order)
-    answer = answer.with_columns(place=order)
-    answer = sort(answer, "place", "rank", *keys, descending=[False, True, *(False for _ in keys)])
-    return give(answer.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding"))
+    result = result.with_columns(place=order)
+    result = sort(result, "place", "rank", *keys, descending=[False, True, *(False for _ in keys)])
+    return to_native(
+        result.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding")
+    )
 
 
 def reconciliation_verdict(reconciled: Any) -> str:

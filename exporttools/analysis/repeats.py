@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import TRACE_KEYS, apply, arrow_schema, give, read, sort
+from exporttools.analysis.frames import TRACE_KEYS, apply, arrow_schema, read, sort, to_native
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
@@ -134,7 +134,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
 
     found = apply(source, [*keys, *source.has("name"), *needed], find, schema, together=keys)
     order = ["times", *keys, "first_step_index"]
-    return give(sort(found, *order, descending=[True, *(False for _ in order[1:])]))
+    return to_native(sort(found, *order, descending=[True, *(False for _ in order[1:])]))
 
 
 _AMOUNTS = ("elapsed_ms", "cost_cents", "wasted_cost_cents", "wasted_duration_ms", "waiting_ms")

@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import TRACE_KEYS, Frame, from_arrow, give, read, to_arrow
+from exporttools.analysis.frames import TRACE_KEYS, Frame, from_arrow, read, to_arrow, to_native
 from exporttools.analysis.groups import group
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
@@ -79,7 +79,7 @@ def compare_runs(a: Any, b: Any, *, by: By = "step") -> Any:
     source, left = _one_trace(a, "a")
     _, right = _one_trace(b, "b")
     compared = _side_by_side(left, right)
-    return give(from_arrow(source, compared if by == "step" else _by_step_type(compared)))
+    return to_native(from_arrow(source, compared if by == "step" else _by_step_type(compared)))
 
 
 def _one_trace(data: Any, side: str) -> tuple[Frame, pa.Table]:

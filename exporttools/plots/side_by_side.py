@@ -90,7 +90,7 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         for side, source, of in zip("ab", sources, cost, strict=True)
     ]
     if changes := pc.sum(types["status_changes"]).as_py():
-        facts.append(f"{plural(changes, 'step')} ended with another status")
+        facts.append(f"{plural(changes, 'step')} with a different status")
     facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
     labels, cost, time = _folded(types["step_type"], cost, time)
     ax = new_axes(3.0 + 0.42 * max(len(labels), 2)) if ax is None else ax

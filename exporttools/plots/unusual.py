@@ -117,7 +117,7 @@ def anomalies(
     unit = _UNITS.get(measure)
     ax = new_axes(1.6 + 0.36 * max(len(shown), 3)) if ax is None else ax
     facts = [count_text(len(rows), source.total) if "step_index" in found.column_names else plural(len(rows), "row")]
-    facts.append(f"{len(found):,} unusual (marked), from {threshold:g} robust standard deviations above the median")
+    facts.append(f"{len(found):,} unusual (marked): at least {threshold:g} robust standard deviations above the median")
     if len(lanes.order) > len(shown):
         facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")

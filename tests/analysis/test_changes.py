@@ -66,7 +66,7 @@ def test_bundles_that_cannot_be_explained(ledger: pa.Table, bundles: dict[int, E
     ):
         what_changed(bundles[1], ledger.slice(0, 0))
     with pytest.raises(ConfigError, match="^bundle is a Table; expected an ExportBundle$"):
-        what_changed(ledger, ledger)  # type: ignore[arg-type]
+        what_changed(ledger, ledger)
     unnamed = ExportBundle(run=RunSnapshot("r9", "acme"))
     with pytest.raises(ConfigError, match="this bundle is missing incident, trace, steps"):
         what_changed(unnamed, ledger)

@@ -91,6 +91,9 @@ def test_a_value_that_does_not_fit_is_refused() -> None:
     assert (raised.value.column, raised.value.found, raised.value.expected) == ("step_index", "double", "int64")
 
 
+STEPS = frame(step(), step(1))
+RUNS = pa.table({"run_id": ["r1"], "total_cost_cents": [1]})
+
 DOUBLED: dict[str, Callable[[pa.Table, str], Any]] = {
     "pandas": lambda table, name: pd.concat([table.to_pandas(), table.to_pandas()[[name]]], axis=1),
     "pyarrow": doubled,
@@ -142,10 +145,6 @@ def test_two_columns_of_one_name_are_refused_by_engines(kind: FrameKind) -> None
         cost_by(twice, "agent_id")
 
 
-STEPS = frame(step(), step(1))
-RUNS = pa.table({"run_id": ["r1"], "total_cost_cents": [1]})
-
-
 @pytest.mark.parametrize(
     "error",
     [
@@ -170,14 +169,14 @@ def test_errors_reach_another_process_whole(error: ConfigError) -> None:
             lambda f: cost_by(f, "tokens"),
             "cannot group by 'tokens': the result has a column of that name",
         ),
-        (lambda f: cost_by(f, ["agent_id"]), r"keys has \['agent_id'\]; expected column names"),
+        (lambda f: cost_by(f, ["agent_id"]), r"keys has \['agent_id'\]; expected column names"),  # type: ignore[call-overload]
         (lambda f: cost_over_time(f, by="steps"), "cannot group by 'steps': the result has a column of that name"),
         (lambda f: baseline(f, by=["count"]), "cannot group by 'count': the result has a column of that name"),
         (
             lambda f: run_profiles(f, by=["cost_cents"]),
             "cannot group by 'cost_cents': the result has a column of that name",
         ),
-        (lambda f: anomalies(f, baseline(f), "high"), "threshold is 'high'; expected a number above 0"),
+        (lambda f: anomalies(f, baseline(f), "high"), "threshold is 'high'; expected a number above 0"),  # type: ignore[call-overload]
         (lambda f: cost_by(f, "cost"), "steps: no column cost; found tenant_id, "),
     ],
 )

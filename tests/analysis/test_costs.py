@@ -87,7 +87,7 @@ def test_top_runs(ledger: pa.Table) -> None:
     most = top_runs(ledger, 1, by="steps").to_pylist()[0]
     assert most["steps"] == pc.max(ledger.group_by("run_id").aggregate([([], "count_all")])["count_all"]).as_py()
     with pytest.raises(ConfigError, match="by is 'price'; expected one of cost_cents, tokens, steps, duration_ms"):
-        top_runs(ledger, by="price")  # type: ignore[arg-type]
+        top_runs(ledger, by="price")  # type: ignore[call-overload]
     with pytest.raises(ConfigError, match="limit is -1; expected an integer >= 0"):
         top_runs(ledger, -1)
 

@@ -40,6 +40,7 @@ FUNCTIONS: dict[str, Callable[[Any, Any, Any], Any]] = {
     "run_profiles": lambda steps, runs, run: run_profiles(steps),
     "repeated_calls": lambda steps, runs, run: repeated_calls(steps),
     "compare_runs": lambda steps, runs, run: compare_runs(run, run),
+    "compare_runs by step type": lambda steps, runs, run: compare_runs(run, run, by="step_type"),
     "what_changed": lambda steps, runs, run: what_changed(CHANGED["bundle"], steps),
 }
 

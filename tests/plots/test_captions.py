@@ -88,11 +88,10 @@ def test_given_an_axes_both_panels_take_its_place(plot: Plot) -> None:
     assert plt.get_fignums() == open_figures
     assert right.get_position().bounds == other
     assert len(right.lines) == 1
-    for panel in fig.axes:
-        if panel is not right:
-            box = panel.get_position()
-            assert place.x0 - 1e-9 <= box.x0 <= box.x1 <= place.x1 + 1e-9
-            assert place.y0 - 1e-9 <= box.y0 <= box.y1 <= place.y1 + 1e-9
+    for panel in (panel for panel in fig.axes if panel is not right):
+        box = panel.get_position()
+        assert place.x0 - 1e-9 <= box.x0 <= box.x1 <= place.x1 + 1e-9
+        assert place.y0 - 1e-9 <= box.y0 <= box.y1 <= place.y1 + 1e-9
     fig.canvas.draw()
 
 

@@ -18,6 +18,7 @@ def test_anomalies_are_marked_and_the_worst_named(store: ExportBundleStore) -> N
     assert marked == sum(z is not None for z in found["z"].to_pylist())
     assert next(text.get_text() for text in ax.texts if text.get_gid() == "run") == "run-0000-269"
     assert ax.get_xscale() == "log"
-    assert "groups not shown" in said(ax)
+    assert "4 unusual (marked): at least 5 robust standard deviations above the median" in said(ax)
+    assert "32 of 36 groups not shown" in said(ax)
     with pytest.raises(ConfigError, match="measure is 'weight'; the baseline has cost_cents, tokens, duration_ms"):
         plots.anomalies(steps, analysis.baseline(steps), measure="weight")
