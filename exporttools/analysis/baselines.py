@@ -10,11 +10,10 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
 from exporttools.analysis.columns import Kind, require_keys
 from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, read, sort, to_arrow, to_native
-from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
+from exporttools.analysis.groups import Flags, Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
 from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
@@ -142,7 +141,7 @@ def _log_ratio(values: Floats, usual: Floats) -> Floats:
     return ratio
 
 
-def unusual(values: Floats, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
+def unusual(values: Floats, threshold: float = THRESHOLD) -> Flags:
     """Which values are unusually great among the others, by the rule of :func:`anomalies`."""
     groups = Groups(np.zeros(len(values), np.intp), np.zeros(1, np.intp))
     found = _statistics(groups, values)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -140,7 +140,7 @@ def read(
     native, total = _native(data, what)
     if warn and total is not None:
         warnings.warn(
-            f"a limit cut these {what} to {len(native):,} of {total:,}; the result covers only those", stacklevel=3
+            f"{what}: a limit cut the rows to {len(native):,} of {total:,}; the result covers only those", stacklevel=3
         )
     frame: Any = nw.from_native(_plain(native) if isinstance(native, pa.Table) else native)
     schema = frame.collect_schema()
@@ -161,15 +161,18 @@ def _native(data: Any, what: str) -> tuple[Any, int | None]:
         return data.to_arrow(), data.total
     try:
         frame = nw.from_native(data)
-    except (TypeError, NarwhalsError) as error:
+    except TypeError:
+        table = _arrow_table(data)
+        if table is None:
+            raise ConfigError(
+                f"cannot read {what} from {type(data).__name__}; expected a SnapshotTable, an ExportBundle or a frame that "
+                f"Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark, ...)"
+            ) from None
+        require_unique(what, table.column_names)
+        return table, None
+    except NarwhalsError as error:
         require_unique(what, _column_names(data))
-        if isinstance(error, TypeError) and (table := _arrow_table(data)) is not None:
-            require_unique(what, table.column_names)
-            return table, None
-        raise ConfigError(
-            f"cannot read {what} from {type(data).__name__}; expected a SnapshotTable, an ExportBundle or a frame that "
-            f"Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark, ...)"
-        ) from None
+        raise ConfigError(f"cannot read {what} from {type(data).__name__}: {one_line(error, 300)}") from error
     native = frame.to_native()
     if isinstance(frame, nw.LazyFrame) and not frame.implementation.is_polars():  # Narwhals checks only the others
         require_unique(what, _column_names(native))
@@ -183,13 +186,12 @@ def _without_mark(native: Any) -> tuple[Any, int | None]:
         return native, None
     total = attributes.get("total")
     native = copy.copy(native)  # shallow: the caller's frame keeps its mark
-    native.attrs = {}
+    native.attrs = {name: value for name, value in attributes.items() if name not in ("truncated", "total")}
     return native, total if isinstance(total, int) and total > len(native) else None
 
 
 def _column_names(native: Any) -> list[str]:
-    names = getattr(native, "column_names", None) or getattr(native, "columns", ())
-    return [str(name) for name in names] if isinstance(names, Iterable) else []
+    return [str(name) for name in (native.column_names if isinstance(native, pa.Table) else native.columns)]
 
 
 def _arrow_table(data: Any) -> pa.Table | None:

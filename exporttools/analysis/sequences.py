@@ -8,9 +8,8 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from exporttools.analysis.groups import Floats, Indices, group, numbers
+from exporttools.analysis.groups import Flags, Floats, Indices, group, numbers
 from exporttools.errors import ConfigError
 
 
@@ -66,7 +65,7 @@ class Sequences:
         busy_us = np.maximum(reached_us - before_us, 0.0) - waiting_us
         return cls(table, trace, busy_us / 1000, waiting_us / 1000)
 
-    def repeated(self) -> NDArray[np.bool_]:
+    def repeated(self) -> Flags:
         """Whether each step has the ``content_hash`` of an earlier one of its trace; never if it is NULL."""
         if "content_hash" not in self.table.column_names:
             return np.zeros(len(self.trace), np.bool_)
@@ -74,5 +73,5 @@ class Sequences:
         groups = group(table, ["exporttools_trace", "content_hash"])
         again = np.ones(len(self.trace), np.bool_)
         again[groups.first] = False
-        known: NDArray[np.bool_] = self.table["content_hash"].is_valid().to_numpy()
+        known: Flags = self.table["content_hash"].is_valid().to_numpy()
         return again & known

@@ -148,7 +148,7 @@ class _Bars(NamedTuple):
     def taken(self, chosen: Any) -> _Bars:
         return _Bars(*(values[chosen] for values in self))
 
-    def rectangles(self) -> NDArray[np.float64]:
+    def rectangles(self) -> Floats:
         height = (_BARS[1] - _BARS[0]) / self.rows
         top = self.lane + _BARS[0] + self.row * height
         # Rows stay a little apart.
@@ -207,7 +207,7 @@ def _label_lanes(ax: Axes, steps: StepData) -> None:
         )  # fmt: skip
 
 
-def _rectangles(left: Floats, right: Floats, top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
+def _rectangles(left: Floats, right: Floats, top: NDArray[Any], bottom: NDArray[Any]) -> Floats:
     corners = np.empty((len(left), 4, 2))
     corners[:, :2, 0], corners[:, 2:, 0] = left[:, None], right[:, None]
     corners[:, 0, 1] = corners[:, 3, 1] = top

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
@@ -20,11 +20,7 @@ from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporttools.analysis.groups import Floats, Indices
-
-    Integers: TypeAlias = NDArray[np.int64]
+    from exporttools.analysis.groups import Flags, Floats, Indices, Integers
 
 MAX_LANES = 12
 """How many step types a plot shows; the rest are folded into one."""
@@ -68,7 +64,7 @@ class StepData:
     start: Floats
     end: Floats
     lane: Indices
-    failed: NDArray[np.bool_]
+    failed: Flags
     cost_cents: Floats
     tokens: Floats
     types: tuple[str, ...]
@@ -166,7 +162,7 @@ def _find_violation(
 
 
 def _fold(
-    codes: Indices, count: int, amounts: Floats, failed: NDArray[np.bool_], violation_row: int | None
+    codes: Indices, count: int, amounts: Floats, failed: Flags, violation_row: int | None
 ) -> tuple[Indices, Indices, list[int]]:
     """The lane of each step, the types that have a lane of their own in order of first appearance, and their ranks.
 

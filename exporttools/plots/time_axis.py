@@ -16,7 +16,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from exporttools.analysis.groups import Floats
 
@@ -89,11 +88,11 @@ class PausedTime:
         self._bounds = np.array([bounds[0] - far, *bounds, bounds[-1] + far])
         self._places = np.array([-far, *places, places[-1] + far])
 
-    def forward(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward(self, x: Floats) -> Floats:
         """Dates to places on the axis."""
         return np.asarray(np.interp(x, self._bounds, self._places))
 
-    def inverse(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inverse(self, u: Floats) -> Floats:
         """Places on the axis to dates."""
         return np.asarray(np.interp(u, self._places, self._bounds))
 
@@ -115,14 +114,14 @@ class _TimeLocator(Locator):
         shown = sum(b - a for a, b in stretches)
         step = nice_step_us(shown, _TICKS)
         epoch = float(dates(0))
-        ticks: list[NDArray[np.float64]] = []
+        ticks: list[Floats] = []
         for low, high in stretches:
             first, last = math.ceil((low - epoch) * DAY_US / step), math.floor((high - epoch) * DAY_US / step)
             ticks.append(np.arange(first, min(last, first + 50) + 1, dtype=np.float64) * (step / DAY_US) + epoch)
         shown_ticks = np.concatenate(ticks) if ticks else np.empty(0)
         return list(map(float, self._apart(shown_ticks, vmin, vmax)))
 
-    def _apart(self, ticks: NDArray[np.float64], vmin: float, vmax: float) -> NDArray[np.float64]:
+    def _apart(self, ticks: Floats, vmin: float, vmax: float) -> Floats:
         """The ticks without those too close to the one before, as happens on both sides of a pause."""
         if not self._time.pauses:
             return ticks

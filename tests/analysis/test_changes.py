@@ -50,7 +50,7 @@ def ends(steps: pd.DataFrame) -> pd.Series:
 
 
 def test_the_words_of_a_changed_model(ledger: pa.Table, bundles: dict[int, ExportBundle]) -> None:
-    assert what_changed(bundles[5], ledger)["reason"][0].as_py().endswith("(heron-3 instead of lark-2)")
+    assert what_changed(bundles[5], fleet=ledger)["reason"][0].as_py().endswith("(heron-3 instead of lark-2)")
 
 
 def test_bundles_that_cannot_be_explained(ledger: pa.Table, bundles: dict[int, ExportBundle]) -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import narwhals as nw
 import pandas as pd
 import polars as pl
 import pyarrow as pa
@@ -64,7 +65,13 @@ def test_odd_frames_have_answers(kind: FrameKind, name: str, shape: str) -> None
     table = SHAPES[shape].append_column("total_cost_cents", pa.array([1] * len(SHAPES[shape]), pa.int64()))
     found = rows(ONE[name](kind.make(table)))
     assert found.num_columns > 3
-    assert bool(len(found)) <= (shape != "empty")
+
+
+@local_kinds
+@pytest.mark.parametrize("name", ONE)
+def test_a_frame_without_rows_has_a_result_without_rows(kind: FrameKind, name: str) -> None:
+    table = frame().append_column("total_cost_cents", pa.array([], pa.int64()))
+    assert len(rows(ONE[name](kind.make(table)))) == 0
 
 
 @local_kinds
@@ -99,17 +106,26 @@ def marked(**attributes: Any) -> pd.DataFrame:
 
 @pytest.mark.parametrize("data", [CUT, CUT.to_pandas()], ids=["table", "pandas"])
 def test_a_cut_is_said(data: Any) -> None:
-    message = "a limit cut these steps to 2 of 9; the result covers only those"
+    message = "steps: a limit cut the rows to 2 of 9; the result covers only those"
     with pytest.warns(UserWarning, match=f"^{message}$"):
         cost_by(data, "step_type")
 
 
 def test_a_frame_keeps_the_mark_of_its_cut() -> None:
     data = CUT.to_pandas()
-    with pytest.warns(UserWarning, match="a limit cut these run a to 2 of 9") as caught:
+    with pytest.warns(UserWarning, match="^run a: a limit cut the rows to 2 of 9;") as caught:
         compare_runs(data, TABLE)
     assert len(caught) == 1
     assert data.attrs == {"truncated": True, "total": 9}
+
+
+def test_what_narwhals_says_of_a_frame_that_it_cannot_read_is_passed_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(_: object) -> None:
+        raise nw.exceptions.NarwhalsError("columns have levels")
+
+    monkeypatch.setattr(nw, "from_native", refuse)
+    with pytest.raises(ConfigError, match="^cannot read steps from DataFrame: columns have levels$"):
+        cost_by(TABLE.to_pandas(), "step_type")
 
 
 @pytest.mark.parametrize(
