@@ -241,7 +241,7 @@ def cost_over_time(frame: Any, every: str = "1d", by: str | None = None) -> Any:
     if not length_us:
         raise ConfigError(f"every is {every!r}; expected a length above zero")
     if by is not None:
-        require_keys("by", [by], (*_RESULT, "period_start"))
+        require_keys("by", [by], ("period_start", *_SUMMED, "runs"))
     offset_us = _MONDAY_US if length_us % (7 * DAY_US) == 0 else 0
     needed = {"timestamp": Kind.TIME} | _NEEDED | ({} if by is None else {by: Kind.KEY})
     source = epoch_us(read(frame, needed, optional=RUN_KEYS), "timestamp", _PERIOD)

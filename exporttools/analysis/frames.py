@@ -408,9 +408,9 @@ def _apply_duckdb(native: Any, work: ArrowFunction, schema: pa.Schema, together:
     return _relation(native, pa.concat_tables([schema.empty_table(), *parts]))
 
 
-def _relation(native: Any, result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds `result` by its name
+def _relation(native: Any, exporttools_result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds it by its name
     """Arrow as a relation of the same connection as `native`, so that the two can be joined."""
-    return native.query("exporttools_unused", "FROM result").set_alias("result")
+    return native.query("exporttools_unused", "FROM exporttools_result").set_alias("result")
 
 
 def from_arrow(frame: Frame, table: pa.Table) -> Any:

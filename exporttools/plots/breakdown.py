@@ -9,7 +9,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
 from exporttools.analysis.columns import Kind
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_steps
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
 from exporttools.plots.results import (
     collected,
     finite_numbers,
@@ -96,7 +96,7 @@ def cost_breakdown(
         facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
         _draw(ax, [*(table.take(pa.array(rows)) for rows in (shown, folded))], keys, unit, total)
     else:
-        write_no_steps(ax)
+        write_no_data(ax)
     ax.set_xlabel(unit, fontsize="small")
     ax.set_ylabel(what, fontsize="small", usetex=False)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)

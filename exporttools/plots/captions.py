@@ -148,7 +148,7 @@ def write_nothing_spent(ax: Axes) -> None:
     ax.set_yticks([])
 
 
-def write_no_steps(ax: Axes, text: str = "no steps") -> None:
+def write_no_data(ax: Axes, text: str = "no steps") -> None:
     """Write in an empty plot why it is empty."""
     ax.set(xticks=[], yticks=[])
     ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
@@ -159,5 +159,5 @@ def write_empty(ax: Axes, steps: StepData, title: str | None, ylabel: str) -> Ax
     write_heading(ax, steps, title)
     mark_violation([ax], steps)
     ax.set(xlabel="time (UTC)", ylabel=ylabel)
-    write_no_steps(ax)
+    write_no_data(ax)
     return ax

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
 from exporttools.analysis.columns import Kind
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_steps
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
 from exporttools.plots.results import (
     collected,
     finite_numbers,
@@ -123,7 +123,7 @@ def cost_over_time(
             _legend(ax, by, stacks, names, unit, folded)
     else:
         ax.set_xlabel("time (UTC)")
-        write_no_steps(ax)
+        write_no_data(ax)
     ax.set_ylabel(f"{unit} per {duration_text(length_us)}", fontsize="small")
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax

@@ -11,7 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
 from exporttools.analysis.columns import Kind
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_steps
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
 from exporttools.plots.panels import split
 from exporttools.plots.results import collected, finite_numbers, fold, read_step_frame
 from exporttools.text.words import amount_text, plural
@@ -106,7 +106,7 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         until.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
         _draw_growth(growth, _so_far(frames, measure), names, unit)
     else:
-        write_no_steps(ax)
+        write_no_data(ax)
     cut = any(source.total is not None for source in sources)
     write_lines(ax, facts, title if title is not None else " | ".join(names), cut=cut, until=until)
     return ax

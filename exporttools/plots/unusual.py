@@ -22,7 +22,7 @@ from exporttools.plots.captions import (
     new_axes,
     number_text,
     write_lines,
-    write_no_steps,
+    write_no_data,
 )
 from exporttools.plots.results import collected, finite_numbers, group_names, read_step_frame, require_limit
 from exporttools.plots.step_data import PALETTE
@@ -122,7 +122,7 @@ def anomalies(
         facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")
     if not len(shown):
-        write_no_steps(ax, "nothing above 0")
+        write_no_data(ax, "nothing above 0")
     else:
         _draw(ax, lanes, shown, threshold)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)

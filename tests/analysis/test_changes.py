@@ -49,6 +49,27 @@ def ends(steps: pd.DataFrame) -> pd.Series:
     return steps["timestamp"] + pd.to_timedelta(steps["duration_ms"].round(3) * 1000, unit="us")
 
 
+REASONS = [
+    (1, "repeated calls", "llm_call repeats earlier calls 190 times, usually 0.059"),
+    (1, "ended early", "ended with step 406, guardrail check_policy, blocked; 38.2 calls fewer than usual"),
+    (1, "fewer tokens per call", "5,701 tokens per call of llm_call, usually 8,236"),
+    (1, "dearer tokens", "0.303 US cents per 1,000 tokens of llm_call, usually 0.302"),
+    (1, "dearer calls", "0.5 US cents per call of tool_call web_search, usually 0.49"),
+    (1, "faster calls", "3,739 ms per call of llm_call, usually 4,576"),
+    (1, "shorter waiting", "8 ms before each tool_call fetch_page, usually 14"),
+    (2, "more calls", "3 of tool_call post_ledger, usually 1.14"),
+    (5, "fewer calls", "2 of retrieval table_catalogue, usually 3.32"),
+]
+
+
+@pytest.mark.parametrize(("number", "cause", "reason"), REASONS, ids=[cause for _, cause, _ in REASONS])
+def test_the_words_of_each_cause(
+    number: int, cause: str, reason: str, ledger: pa.Table, bundles: dict[int, ExportBundle]
+) -> None:
+    found = what_changed(bundles[number], ledger).to_pylist()
+    assert reason in [row["reason"] for row in found if row["cause"] == cause]
+
+
 def test_the_words_of_a_changed_model(ledger: pa.Table, bundles: dict[int, ExportBundle]) -> None:
     assert what_changed(bundles[5], fleet=ledger)["reason"][0].as_py().endswith("(heron-3 instead of lark-2)")
 

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import duckdb
 import narwhals as nw
 import pandas as pd
 import polars as pl
@@ -175,3 +176,12 @@ def test_importing_the_analysis_loads_no_pandas_and_no_engine() -> None:
     code = "import exporttools.analysis, sys; print({'pandas', 'polars', 'duckdb', 'dask', 'pyspark', 'matplotlib', 'sqlalchemy'} & set(sys.modules))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "set()"
+
+
+@pytest.mark.parametrize("name", ["answer", "result", "exporttools_unused"])
+def test_a_table_of_the_users_own_is_not_taken_for_a_result(name: str) -> None:
+    connection = duckdb.connect()
+    connection.execute(f"CREATE TABLE {name} AS SELECT 'mine' AS step_type")
+    found = baseline(connection.from_arrow(TABLE), by=["step_type"])
+    assert_same(found, baseline(TABLE, by=["step_type"]))
+    assert connection.table(name).fetchall() == [("mine",)]
