@@ -42,11 +42,14 @@ from .dataset import open_dataset as open_dataset
 from .errors import BundleError as BundleError
 from .errors import BundleExists as BundleExists
 from .errors import BundleUnreadable as BundleUnreadable
+from .errors import ColumnNotFound as ColumnNotFound
+from .errors import ColumnTypeMismatch as ColumnTypeMismatch
 from .errors import ConfigError as ConfigError
 from .errors import ConnectionFailed as ConnectionFailed
 from .errors import DatasetError as DatasetError
 from .errors import DatasetUnreadable as DatasetUnreadable
 from .errors import DestinationConflict as DestinationConflict
+from .errors import DuplicateColumn as DuplicateColumn
 from .errors import ExportInterrupted as ExportInterrupted
 from .errors import ExportToolsError as ExportToolsError
 from .errors import InconsistentData as InconsistentData

@@ -4,6 +4,9 @@
 
     ExportToolsError
     ├── ConfigError             a bad argument, URL or option
+    │   ├── ColumnNotFound
+    │   ├── ColumnTypeMismatch
+    │   └── DuplicateColumn
     ├── StoreError              a database that cannot be read, or not as asked
     │   ├── ConnectionFailed
     │   ├── SchemaMismatch
@@ -36,6 +39,52 @@ class ExportToolsError(Exception):
 
 class ConfigError(ExportToolsError, ValueError):
     """A bad argument, URL or option, or a naive datetime. Names the value and what is accepted."""
+
+
+class ColumnNotFound(ConfigError):
+    """A frame lacks a column. The message lists the columns that it has.
+
+    Attributes
+    ----------
+    missing, available : tuple of str
+        The columns that were looked for and not found, and all the frame's columns.
+    """
+
+    def __init__(self, message: str, *, missing: tuple[str, ...] = (), available: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.missing = missing
+        self.available = available
+
+
+class ColumnTypeMismatch(ConfigError):
+    """A frame's column has another type than the one needed, or a value that does not fit it.
+
+    Attributes
+    ----------
+    column, found, expected : str
+        The column, its type, and what it was needed as.
+    """
+
+    def __init__(self, message: str, *, column: str = "", found: str = "", expected: str = "") -> None:
+        super().__init__(message)
+        self.column = column
+        self.found = found
+        self.expected = expected
+
+
+class DuplicateColumn(ConfigError):
+    """A frame has several columns of one name.
+
+    Attributes
+    ----------
+    duplicates, available : tuple of str
+        The names that several columns have, and all the frame's columns.
+    """
+
+    def __init__(self, message: str, *, duplicates: tuple[str, ...] = (), available: tuple[str, ...] = ()) -> None:
+        super().__init__(message)
+        self.duplicates = duplicates
+        self.available = available
 
 
 class StoreError(ExportToolsError):

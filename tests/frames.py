@@ -17,7 +17,7 @@ import pytest
 
 EAGER = ("pandas", "polars", "pyarrow")
 LAZY = ("polars-lazy", "duckdb")
-ENGINES = ("dask", "pyspark")
+ENGINES = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("dask", "pyspark"))
 KINDS = (*EAGER, *LAZY, *ENGINES)
 
 # Far from UTC, with a summer time that ends within the tests' data: no answer may depend on it.

@@ -1,17 +1,19 @@
 """Where the money went, what went wrong, what changed: frames in, new frames of the same kind out. No store, no file.
 
 Every function takes a frame of any kind that Narwhals knows (pandas, Polars eager and lazy, pyarrow, DuckDB relations,
-Dask, PySpark) or a SnapshotTable, leaves it as it is, and gives the same kind back; pyarrow for a SnapshotTable.
+Dask, PySpark), a SnapshotTable or an ExportBundle. It does not change it, and returns a frame of the same kind; pyarrow
+for a SnapshotTable or an ExportBundle.
 
 ====================  ======================================================================
-``frames``            any frame -> the columns needed, checked; answers -> the kind that came
-``groups``            rows that belong together, and order statistics over them
+``columns``           what columns are needed for, and the errors of those that do not fit
+``frames``            any frame in, its columns checked; a frame of the same kind out
+``groups``            groups of rows and their order statistics
 ``sequences``         steps in the order in which they happened
 ``costs``             :func:`cost_by`, :func:`cost_over_time`, :func:`top_runs`
 ``reconciliation``    :func:`reconcile_costs`, :func:`reconciliation_verdict`
 ``baselines``         :func:`baseline`, :func:`anomalies`, :func:`run_profiles`
 ``repeats``           :func:`repeated_calls`
-``comparison``        :func:`compare_runs`
+``run_comparison``    :func:`compare_runs`
 ``changes``           :func:`what_changed`
 ====================  ======================================================================
 """

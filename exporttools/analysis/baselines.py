@@ -4,37 +4,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from exporttools.analysis.frames import (
-    TRACE_KEYS,
-    Frame,
-    Kind,
-    apply,
-    arrow_schema,
-    collect,
-    give,
-    read,
-    require_keys,
-    sort,
-)
-from exporttools.analysis.groups import Floats, Groups, group, numbers, sort_within
+from exporttools.analysis.columns import Kind, require_keys
+from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, read, sort, to_arrow, to_native
+from exporttools.analysis.groups import Flags, Floats, Groups, group, numbers, sort_within
 from exporttools.errors import ConfigError
-from exporttools.records.schema import RECORD_TYPES
+from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
 
+if TYPE_CHECKING:
+    from narwhals.typing import IntoFrameT
+
+    from exporttools.analysis.frames import ArrowSteps
+
 THRESHOLD = 5.0
-"""The robust z-score from which a value is unusual. The usual 3.5 (Iglewicz and Hoaglin, How to Detect and Handle
-Outliers, 1993) is for one look at one sample; here thousands of values are looked at."""
+"""The least robust z-score of an unusual value. The customary 3.5 (Iglewicz and Hoaglin, How to Detect and Handle
+Outliers, 1993) is meant for a single sample; here thousands of values are judged."""
 
 AT_LEAST = 10
-"""How many rows a group needs, for what is usual there to mean something."""
+"""How many rows of a group a baseline needs for its statistics to mean something."""
 
 MEASURES = ("cost_cents", "tokens", "duration_ms")
 BY = ("agent_id", "step_type")
@@ -46,38 +40,42 @@ _LEAST_SPREAD = math.log(1.1)
 _IDENTITY = (*TRACE_KEYS, "step_index", "timestamp")
 
 
+@overload
+def baseline(frame: IntoFrameT, *, by: Sequence[str] = ..., measures: Sequence[str] = ...) -> IntoFrameT: ...
+@overload
+def baseline(frame: ArrowSteps, *, by: Sequence[str] = ..., measures: Sequence[str] = ...) -> pa.Table: ...
 def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = MEASURES) -> Any:
-    """What is usual: for each group its size, and the median, MAD and 95th percentile of each measure.
+    """What is usual: the size of each group, and the median, MAD and 95th percentile of each measure.
 
     Parameters
     ----------
-    frame : frame of steps, or of anything with these columns
-        Columns in: `by` and `measures`, such as those of :func:`run_profiles`.
+    frame : frame of steps, or of anything else with these columns
+        Has `by` and `measures`; the result of :func:`run_profiles`, for example.
     by : sequence of str
-        What makes a group. Add ``"name"`` where a step type covers tools that differ much.
+        The columns to group by. Add ``"name"`` if a step type covers tools that differ much.
     measures : sequence of str
-        Columns of numbers from 0 on; ``cost_cents`` in US cents, ``duration_ms`` in ms. NULL and NaN are left out.
+        Columns of numbers >= 0; ``cost_cents`` in US cents, ``duration_ms`` in ms. NULL and NaN are left out.
 
     Returns
     -------
     frame
-        Of the kind that came in. Columns: `by`; ``count``, the group's rows; and for each measure, in its unit,
+        Of the same kind. Columns: `by`; ``count``, the number of rows; and for each measure, in its unit,
         ``<measure>_median``, ``<measure>_mad`` (median absolute deviation from the median, not scaled),
         ``<measure>_p95``, ``<measure>_max``, and ``<measure>_spread``, the robust standard deviation of its natural
-        logarithm, which :func:`anomalies` judges by (NULL where the median is 0). NULL where a group has no value.
+        logarithm, which :func:`anomalies` uses (NULL if the median is 0). NULL if a group has no values.
         Sorted by `by`.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind.
+        A column is missing or of another type.
 
     Notes
     -----
     Quantiles are exact, interpolated linearly. Costs, tokens and durations vary by factors, not by amounts, so the
-    spread is taken of ln((x + c) / (median + c)) with c a hundredth of the median, so that zeros have a logarithm:
-    1.4826 times its MAD or, where more than half of the values are equal, 1.2533 times its mean absolute deviation
-    (Iglewicz and Hoaglin 1993); never less than ln 1.1, since nobody looks into differences of a few percent.
+    spread is that of ln((x + c) / (median + c)), where c is a hundredth of the median, so that zeros have a logarithm:
+    1.4826 times its MAD or, if more than half of the values are equal, 1.2533 times its mean absolute deviation
+    (Iglewicz and Hoaglin 1993); never less than ln 1.1, since nobody investigates differences of a few percent.
 
     Examples
     --------
@@ -107,13 +105,12 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
             columns |= {f"{measure}_{name}": pa.array(found[name], from_pandas=True) for name in _STATISTICS}
         return pa.table(columns, schema=schema)
 
-    answer = apply(source, [*by, *measures], describe, schema, together=by)
-    return give(sort(answer, *by))
+    return to_native(sort(apply(source, [*by, *measures], describe, schema, together=by), *by))
 
 
-def _listed(what: str, names: Sequence[str]) -> list[str]:
+def _listed(parameter: str, names: Sequence[str]) -> list[str]:
     if isinstance(names, str) or not names:
-        raise ConfigError(f"{what} is {one_line(repr(names), 60)}; expected a list of columns")
+        raise ConfigError(f"{parameter} is {one_line(repr(names), 60)}; expected a list of columns")
     return list(dict.fromkeys(names))
 
 
@@ -139,51 +136,55 @@ def _statistics(groups: Groups, values: Floats) -> dict[str, Floats]:
 
 
 def _log_ratio(values: Floats, usual: Floats) -> Floats:
-    """Ln of how many times as great a value is, with a hundredth of the usual added to both."""
+    """The logarithm of a value's ratio to the usual one, after adding a hundredth of the usual one to both."""
     ratio: Floats = np.log((values + 0.01 * usual) / (1.01 * usual))
     return ratio
 
 
-def unusual(values: Floats, threshold: float = THRESHOLD) -> NDArray[np.bool_]:
-    """Which of some values are unusually great among themselves, as :func:`anomalies` judges."""
+def unusual(values: Floats, threshold: float = THRESHOLD) -> Flags:
+    """Which values are unusually great among the others, by the rule of :func:`anomalies`."""
     groups = Groups(np.zeros(len(values), np.intp), np.zeros(1, np.intp))
     found = _statistics(groups, values)
     with np.errstate(divide="ignore", invalid="ignore"):
         return np.asarray(_log_ratio(values, found["median"]) / found["spread"] >= threshold)
 
 
+@overload
+def anomalies(frame: IntoFrameT, baseline: Any, threshold: float = ..., *, at_least: int = ...) -> IntoFrameT: ...
+@overload
+def anomalies(frame: ArrowSteps, baseline: Any, threshold: float = ..., *, at_least: int = ...) -> pa.Table: ...
 def anomalies(frame: Any, baseline: Any, threshold: float = THRESHOLD, *, at_least: int = AT_LEAST) -> Any:
-    """What is unusually great, compared with what is usual for its agent and step type; and why, in words.
+    """What is far above the usual for its agent and step type, and why, in words.
 
     Parameters
     ----------
-    frame : frame of steps, or of what the baseline was made of
-        Columns in: those that `baseline` is grouped by and measures; ``tenant_id``, ``run_id``, ``trace_id``,
-        ``step_index`` and ``timestamp`` as far as it has them.
+    frame : frame of steps, or of whatever the baseline describes
+        Has the columns that `baseline` is grouped by and its measures; optionally ``tenant_id``, ``run_id``,
+        ``trace_id``, ``step_index`` and ``timestamp``.
     baseline : frame
-        As :func:`baseline` gave it, of any kind: of the same rows, or better of a time that was good.
+        The result of :func:`baseline`, of any kind: for the same rows or, better, for a period that was good.
     threshold : float
-        The least robust z-score to be reported.
+        The least robust z-score to report.
     at_least : int
         Groups with fewer rows in `baseline` are not judged; each has one row that says so.
 
     Returns
     -------
     frame
-        Of the kind of `frame`. Columns: what identifies the row (see above); the groups' columns; ``measure``;
+        Of the kind of `frame`. Columns: those that identify the row (see above); the groups' columns; ``measure``;
         ``value`` and ``usual``, the group's median, in the measure's unit; ``times_usual``; ``z``; ``reason``, in
-        words. First what a whole group had none of before (``usual`` is 0, ``times_usual`` and ``z`` are NULL), then the
-        greatest z. At the end a row for each group that is too small to be judged, with NULL for measure, value and z.
+        words. First the values above 0 in groups that had only zeros (``usual`` is 0, ``times_usual`` and ``z`` are
+        NULL), then by descending z. Last a row for each group that is too small to be judged, with NULL for measure, value and z.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, or `baseline` is none.
+        A column is missing or of another type, or `threshold` is not above 0.
 
     Notes
     -----
     z = ln((x + c) / (median + c)) / spread, see :func:`baseline`. Unusually small values are not reported: a call that
-    failed is short and free. Where the median is 0, only a value above 0 in a group that never had one is reported.
+    failed is short and free. If the median is 0, only a value above 0 in a group that never had one is reported.
 
     Examples
     --------
@@ -217,11 +218,17 @@ def anomalies(frame: Any, baseline: Any, threshold: float = THRESHOLD, *, at_lea
     kinds |= {"measure": Kind.TEXT, "reason": Kind.TEXT}
     kinds |= dict.fromkeys(("value", "usual", "times_usual", "z"), Kind.NUMBER)
     gathered = Frame(source.native, found, source.what, tuple(schema.names), kinds)
-    return give(apply(gathered, schema.names, _ordered(schema, known.by, identity, at_least), schema, together=()))
+    return to_native(apply(gathered, schema.names, _ordered(schema, known.by, identity, at_least), schema, together=()))
+
+
+def baseline_columns(names: Sequence[str]) -> tuple[list[str], list[str]]:
+    """What a baseline with these columns is grouped by, and what it measures."""
+    by = list(names[: names.index("count")])
+    return by, [name.removesuffix("_spread") for name in names if name.endswith("_spread")]
 
 
 class _Baseline:
-    """A baseline's rows, to be looked up by group. Small, and sent to workers."""
+    """The rows of a baseline, to look up by group. Small, and sent to workers."""
 
     def __init__(self, by: Sequence[str], measures: Sequence[str], table: pa.Table) -> None:
         self.by, self.measures = list(by), list(measures)
@@ -235,13 +242,11 @@ class _Baseline:
 
     @classmethod
     def read(cls, frame: Any) -> _Baseline:
-        names = list(read(frame, {"count": Kind.WHOLE}, what="baseline").names)
-        by = names[: names.index("count")]
-        measures = [name.removesuffix("_spread") for name in names if name.endswith("_spread")]
+        known = read(frame, {"count": Kind.WHOLE}, what="baseline")
+        by, measures = baseline_columns(known.names)
         numeric = [f"{measure}_{name}" for measure in measures for name in ("median", "max", "spread")]
         kinds = dict.fromkeys(by, Kind.KEY) | {"count": Kind.WHOLE} | dict.fromkeys(numeric, Kind.NUMBER)
-        source = read(frame, kinds, what="baseline")
-        return cls(by, measures, collect(source, source.data, arrow_schema(source, list(kinds))))
+        return cls(by, measures, to_arrow(read(known.native, kinds, what="baseline")))
 
 
 def _keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
@@ -251,7 +256,7 @@ def _keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
 def _judge(
     known: _Baseline, schema: pa.Schema, identity: Sequence[str], threshold: float, at_least: int
 ) -> Callable[[pa.Table], pa.Table]:
-    """What finds the unusual rows of a table, in no order and without words."""
+    """A function that finds the unusual rows of a table, in no order and without words."""
 
     def judge(table: pa.Table) -> pa.Table:
         groups = group(table, known.by)
@@ -287,13 +292,13 @@ def _judge(
 
 
 def _unjudged(table: pa.Table, groups: Groups, small: Any, known: _Baseline, schema: pa.Schema, row: Any) -> pa.Table:
-    """A row for each group that has too few rows in the baseline, whose ``usual`` is how many those are."""
+    """A row for each group that has too few rows in the baseline; ``usual`` is how many."""
     counts = np.append(known.count, 0)[row[small]].astype(np.float64)
     return _rows(table.select(known.by).take(pa.array(groups.first[small])), schema, usual=counts)
 
 
 def _rows(table: pa.Table, schema: pa.Schema, **columns: Any) -> pa.Table:
-    """A table of the schema; NULL in columns that are not given."""
+    """A table of the schema, with NULL in columns that are not given."""
     given = {name: table[name] for name in table.column_names} | {
         name: pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else values
         for name, values in columns.items()
@@ -305,7 +310,7 @@ def _rows(table: pa.Table, schema: pa.Schema, **columns: Any) -> pa.Table:
 def _ordered(
     schema: pa.Schema, by: Sequence[str], identity: Sequence[str], at_least: int
 ) -> Callable[[pa.Table], pa.Table]:
-    """What sorts all findings, says each group that is too small once, and finds the words."""
+    """A function that sorts all findings, keeps one row for each group that is too small, and writes the reasons."""
 
     def order(table: pa.Table) -> pa.Table:
         judged = table.filter(pc.is_valid(table["measure"]))
@@ -319,7 +324,7 @@ def _ordered(
             _words(found, by) for found in judged.select([*by, "measure", "value", "usual", "times_usual"]).to_pylist()
         ]
         few = [
-            f"too few: {found['usual']:,.0f} of {_group_text(found, by)} in the baseline, {at_least:,} needed"
+            f"not judged: too few rows in the baseline ({found['usual']:,.0f} of {_group_text(found, by)}, {at_least:,} needed)"
             for found in small.select([*by, "usual"]).to_pylist()
         ]
         small = small.set_column(small.column_names.index("usual"), "usual", pa.nulls(len(small), pa.float64()))
@@ -330,62 +335,62 @@ def _ordered(
 
 
 def _words(found: Mapping[str, Any], by: Sequence[str]) -> str:
-    value, measure = amount_text(found["value"], found["measure"]), found["measure"]
+    value, measure = measure_text(found["value"], found["measure"]), found["measure"]
     if found["times_usual"] is None:
         return f"{value}, where {_group_text(found, by)} had none before"
     times = found["times_usual"]
     factor = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
-    return f"{value}, {factor} times the usual {amount_text(found['usual'], measure)} of {_group_text(found, by)}"
+    return f"{value}, {factor} times the usual {measure_text(found['usual'], measure)} of {_group_text(found, by)}"
 
 
 def _group_text(found: Mapping[str, Any], by: Sequence[str]) -> str:
     return " · ".join("NULL" if found[name] is None else one_line(found[name], 60) for name in by)
 
 
-_UNITS = {"cost_cents": "cents"} | {
-    column.name: column.unit
-    for column in RECORD_TYPES["trace_steps"].columns
-    if column.unit and column.name != "cost_cents"
-}
+_UNITS = {column.name: column.unit for column in TRACE_STEPS.columns if column.unit}
 
 
-def amount_text(value: float, measure: str) -> str:
-    """An amount of a measure, with its unit or else its name.
+def measure_text(value: float, measure: str) -> str:
+    """The value of a measure, with its unit or else its name.
 
     Examples
     --------
-    >>> amount_text(48_000.2, "duration_ms"), amount_text(0.0123456, "cost_cents"), amount_text(7, "steps")
-    ('48,000 ms', '0.01235 cents', 'steps 7')
+    >>> measure_text(48_000.2, "duration_ms"), measure_text(0.0123456, "cost_cents"), measure_text(7, "steps")
+    ('48,000 ms', '0.01235 US cents', 'steps 7')
     """
     number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
     return f"{number} {_UNITS[measure]}" if measure in _UNITS else f"{one_line(measure, 60)} {number}"
 
 
+@overload
+def run_profiles(frame: IntoFrameT, *, by: Sequence[str] = ..., at_least: int = ...) -> IntoFrameT: ...
+@overload
+def run_profiles(frame: ArrowSteps, *, by: Sequence[str] = ..., at_least: int = ...) -> pa.Table: ...
 def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> Any:
-    """What a typical step was like in each run: how many there were, and their mean cost, tokens and duration.
+    """The average step of each run: how many steps there were, and their mean cost, tokens and duration.
 
-    Single steps vary widely, a run's mean does not: what crept in over all steps of a run, such as a dearer model or
+    Single steps vary widely, a run's mean does not. What crept in over all steps of a run, such as a more expensive model or
     longer contexts, shows here.
 
     Parameters
     ----------
     frame : frame of steps
-        Columns in: `by`, ``run_id``, ``cost_cents`` (US cents), ``tokens``, ``duration_ms`` (ms); ``tenant_id`` where it has it.
+        Has `by`, ``run_id``, ``cost_cents`` (US cents), ``tokens``, ``duration_ms`` (ms); optionally ``tenant_id``.
     by : sequence of str
         As for :func:`baseline`, which takes the result.
     at_least : int
-        How many steps of a group a run needs to have a row: the mean of a few says little.
+        How many steps of a group a run needs to get a row: the mean of a few says little.
 
     Returns
     -------
     frame
-        Of the kind that came in. Columns: ``tenant_id``, ``run_id``; `by`; ``steps``; ``cost_cents``, ``tokens`` and
+        Of the same kind. Columns: ``tenant_id``, ``run_id``; `by`; ``steps``; ``cost_cents``, ``tokens`` and
         ``duration_ms`` per step. A row for each run and group.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind.
+        A column is missing or of another type.
 
     Examples
     --------
@@ -402,4 +407,4 @@ def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> An
     keys = list(dict.fromkeys([*source.has("tenant_id"), "run_id", *by]))
     grouped = source.data.group_by(*keys).agg(nw.len().alias("steps"), *(nw.col(name).mean() for name in MEASURES))
     kept = grouped.with_columns(nw.col("steps").cast(nw.Int64)).filter(nw.col("steps") >= at_least)
-    return give(sort(kept, *keys))
+    return to_native(sort(kept, *keys))

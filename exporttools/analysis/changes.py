@@ -1,25 +1,32 @@
-"""What explains how a run differs from its agent's normal ones, in cents and milliseconds that add up."""
+"""What explains how a run differs from its agent's normal ones, in US cents and milliseconds that add up."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
 from exporttools.analysis.baselines import unusual
-from exporttools.analysis.frames import TRACE_KEYS, Frame, Kind, apply, arrow_schema, collect, from_arrow, give, read
+from exporttools.analysis.columns import Kind
+from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, collect, from_arrow, read, to_native
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
+
+if TYPE_CHECKING:
+    from narwhals.typing import IntoFrameT
+
+    from exporttools.analysis.frames import ArrowSteps
 
 AT_LEAST = 5
-"""How many normal traces an agent needs, for a difference from them to mean something."""
+"""How many normal traces an agent needs for a difference from them to mean something."""
 
 _RARE_ENDING = 0.1
 _AMOUNTS = ("count", "cost_cents", "tokens", "busy_ms", "waiting_ms")
@@ -36,43 +43,47 @@ _SCHEMA = pa.schema(
 )  # fmt: skip
 
 
-def what_changed(bundle: ExportBundle, baseline_frame: Any, *, at_least: int = AT_LEAST) -> Any:
+@overload
+def what_changed(bundle: ExportBundle, fleet: IntoFrameT, *, at_least: int = ...) -> IntoFrameT: ...
+@overload
+def what_changed(bundle: ExportBundle, fleet: ArrowSteps, *, at_least: int = ...) -> pa.Table: ...
+def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) -> Any:
     """What explains how a bundle's run differs from its agent's normal ones, the greatest contribution first.
 
     Parameters
     ----------
     bundle : ExportBundle
         With its run and steps.
-    baseline_frame : frame of steps
-        Of many runs, the bundle's own among them or not. Columns in: ``agent_id``, ``run_id``, ``step_index``,
+    fleet : frame of steps
+        The steps of many runs, with or without the bundle's own. Has ``agent_id``, ``run_id``, ``step_index``,
         ``timestamp`` (with a time zone), ``step_type``, ``status``, ``cost_cents`` (US cents), ``tokens``,
-        ``duration_ms`` (ms); ``tenant_id``, ``trace_id``, ``name``, ``model`` and ``content_hash`` where it has them.
+        ``duration_ms`` (ms); optionally ``tenant_id``, ``trace_id``, ``name``, ``model`` and ``content_hash``.
     at_least : int
         How many normal traces the agent needs.
 
     Returns
     -------
     frame
-        Of the kind of `baseline_frame`, computed at once. Columns: ``step_type`` and ``name`` of the steps that a row is
+        Of the kind of `fleet`, computed at once. Columns: ``step_type`` and ``name`` of the steps that a row is
         about; ``cause``: ``repeated calls``, ``new calls``, ``more calls``, ``fewer calls``, ``more tokens per call``,
         ``fewer tokens per call``, ``dearer tokens``, ``cheaper tokens``, ``dearer calls``, ``cheaper calls``,
         ``slower calls``, ``faster calls``, ``longer waiting``, ``shorter waiting`` or ``ended early``; ``count`` of
         such steps and ``usual_count`` in a normal trace; the contributions ``cost_cents`` and ``duration_ms``;
-        ``reason``, in words. Contributions add up to this trace's cost, and to its time from first start to last end,
-        less a normal trace's. Ranked by how many times a normal trace's cost or time they are, whichever is more.
+        ``reason``, in words. Contributions add up to the difference between this trace and a normal one, in cost and in
+        time from first start to last end. Sorted by their size relative to a normal trace's cost or time, whichever is more.
 
     Raises
     ------
     ConfigError
-        The bundle has no run or no steps, a column is missing, or the agent has too few normal traces.
+        The bundle has no run or no steps, a column is missing or of another type, or the agent has too few normal traces.
 
     Notes
     -----
-    A normal trace is the mean over the agent's others whose cost and time are not unusually great
-    (:func:`anomalies` says how that is judged). For each step type and name, the difference in cost is
-    (n - N) c + n (t - T) p + n t (q - p), for n and N calls, t and T tokens a call, q and p cents a token, and c = T p: calls
-    made more often, with more tokens, and dearer ones; where there are no tokens, (n - N) c + n (d - c). The same for
-    time. Steps that repeat an earlier ``content_hash`` of their trace are taken apart first.
+    A normal trace is the mean of the agent's other traces, without those whose cost or time is unusually great
+    (by the rule of :func:`anomalies`). For each step type and name, the difference in cost is
+    (n - N) c + n (t - T) p + n t (q - p), for n and N calls, t and T tokens per call, q and p US cents per token, and c = T p:
+    more calls, more tokens per call, and dearer tokens; without tokens, (n - N) c + n (d - c). Time is explained in the same
+    way. Steps that repeat an earlier ``content_hash`` of their trace are counted apart.
 
     Examples
     --------
@@ -85,36 +96,33 @@ def what_changed(bundle: ExportBundle, baseline_frame: Any, *, at_least: int = A
     {'name': 'fetch_logs', 'cause': 'slower calls'}
     """
     if not isinstance(bundle, ExportBundle):
-        raise ConfigError(f"expected an ExportBundle; found {type(bundle).__name__}")
+        raise ConfigError(f"bundle is a {type(bundle).__name__}; expected an ExportBundle")
     run = bundle.run
     if run is None or not len(bundle.steps):
-        raise ConfigError(f"what changed needs a run and its steps; this bundle is missing {', '.join(bundle.missing)}")
-    fleet = read(
-        baseline_frame,
-        _STEP | {"agent_id": Kind.KEY, "run_id": Kind.KEY},
-        what="baseline",
-        optional=(*TRACE_KEYS, *_OPTIONAL),
+        raise ConfigError(f"what_changed needs a run and its steps; this bundle is missing {', '.join(bundle.missing)}")
+    known = read(
+        fleet, _STEP | {"agent_id": Kind.KEY, "run_id": Kind.KEY}, what="fleet", optional=(*TRACE_KEYS, *_OPTIONAL)
     )
     agent = nw.col("agent_id")
-    others = fleet.data.filter(agent.is_null() if run.agent_id is None else agent == run.agent_id)
+    others = known.data.filter(agent.is_null() if run.agent_id is None else agent == run.agent_id)
     own = nw.col("run_id") == run.run_id
-    if fleet.has("tenant_id"):
+    if known.has("tenant_id"):
         own &= nw.col("tenant_id") == run.tenant_id
     mine = read(bundle, _STEP, optional=_OPTIONAL)
-    shared = [name for name in mine.has(*_OPTIONAL) if fleet.has(name)]  # what one side has alone tells nothing apart
-    normal = _Normal.of(replace(fleet, data=others.filter(~own)), shared, run.agent_id, at_least)
+    shared = [name for name in mine.has(*_OPTIONAL) if known.has(name)]  # comparable only if both have it
+    normal = _Normal.of(replace(known, data=others.filter(~own)), shared, run.agent_id, at_least)
     profile = _profile(collect(mine, mine.data, arrow_schema(mine, [*_STEP, *shared])), [])
     calls = _calls(profile, np.ones(1))
     causes = list(_causes(calls, normal, _ending(profile)))
     scale_cents = normal.cost_cents or sum(call.cost_cents for call in calls.values()) or 1.0
     scale_ms = normal.duration_ms or 1.0
     causes.sort(key=lambda row: -max(abs(row["cost_cents"]) / scale_cents, abs(row["duration_ms"]) / scale_ms))
-    return give(from_arrow(fleet, pa.Table.from_pylist(causes, schema=_SCHEMA)))
+    return to_native(from_arrow(known, pa.Table.from_pylist(causes, schema=_SCHEMA)))
 
 
 @dataclass(slots=True)
 class _Calls:
-    """The steps of one type and name in a trace, or in a normal one on average."""
+    """The steps of one type and name: in a trace, or on average in a normal one."""
 
     count: float = 0.0
     cost_cents: float = 0.0
@@ -125,7 +133,7 @@ class _Calls:
 
     @property
     def model(self) -> str | None:
-        """The one called most."""
+        """The model called most often."""
         return max(self.models, key=lambda name: self.models[name], default=None)
 
 
@@ -134,7 +142,7 @@ _Key = tuple[str | None, str | None, bool]
 
 @dataclass(frozen=True, slots=True)
 class _Normal:
-    """A normal trace of an agent: the mean over those whose cost and time are not unusual."""
+    """A normal trace of an agent: the mean of those whose cost and time are not unusual."""
 
     traces: int
     calls: dict[_Key, _Calls]
@@ -166,8 +174,8 @@ class _Normal:
         count = int(kept.sum())
         if count < at_least:
             raise ConfigError(
-                f"baseline: {count} normal traces of agent {one_line(repr(agent_id), 80)}; at least {at_least} are needed. "
-                f"Give more of its runs, or a smaller at_least"
+                f"fleet: {plural(count, 'normal trace')} of agent {one_line(repr(agent_id), 80)}; expected at least {at_least}. "
+                f"Pass more of its runs, or a smaller at_least"
             )
         table = table.filter(pa.array(kept[traces.of_row]))
         weight = np.full(len(table), 1 / count)
@@ -186,7 +194,7 @@ _PROFILE = pa.schema(
 
 
 def _profile(table: pa.Table, keys: Sequence[str]) -> pa.Table:
-    """For each trace the sums over its steps of one type, name and model, repeats apart; and how it ended."""
+    """For each trace, the sums over its steps of one type, name and model, repeats apart; and how it ended."""
     steps = Sequences.of(table, keys)
     rows = len(steps.table)
     texts = {
@@ -216,7 +224,7 @@ def _profile(table: pa.Table, keys: Sequence[str]) -> pa.Table:
 
 
 def _calls(profile: pa.Table, weight: Any) -> dict[_Key, _Calls]:
-    """Weighted sums over a profile by step type, name and whether they are repeats."""
+    """Weighted sums over a profile, by step type, name and whether the steps are repeats."""
     calls: dict[_Key, _Calls] = {}
     for row, each in zip(profile.to_pylist(), np.broadcast_to(weight, len(profile)).tolist(), strict=True):
         call = calls.setdefault((row["step_type"], row["name"], row["repeated"]), _Calls())
@@ -228,12 +236,12 @@ def _calls(profile: pa.Table, weight: Any) -> dict[_Key, _Calls]:
 
 
 def _ending(profile: pa.Table) -> dict[str, Any]:
-    """The group of steps that the one trace ended in."""
+    """The group of steps that the trace ended in."""
     return next(row for row in profile.to_pylist() if row["last_step_index"] is not None)
 
 
 def _causes(calls: dict[_Key, _Calls], normal: _Normal, ending: dict[str, Any]) -> Iterator[dict[str, Any]]:
-    """The contributions, those of no size left out."""
+    """The contributions that are not 0."""
     early = normal.endings.get(ending["ending"], 0.0) < _RARE_ENDING
     fewer = {"calls": 0.0, "cost_cents": 0.0, "duration_ms": 0.0}
     for key in sorted(calls.keys() | normal.calls.keys(), key=lambda key: tuple(map(str, key))):
@@ -251,16 +259,16 @@ def _causes(calls: dict[_Key, _Calls], normal: _Normal, ending: dict[str, Any]) 
                 }  # fmt: skip
     if early:
         what = _what(ending["step_type"], ending["name"])
-        calls_missed = f"; {fewer.pop('calls'):,.3g} calls less than usual"
+        calls_missed = f"; {fewer.pop('calls'):,.3g} calls fewer than usual"
         yield {
             "step_type": ending["step_type"], "name": ending["name"], "cause": "ended early", "count": 1.0,
             "usual_count": normal.endings.get(ending["ending"], 0.0), **fewer,
-            "reason": f"step {ending['last_step_index']:,}, {what}, was {one_line(ending['ending'], 40)} and the last one{calls_missed}",
+            "reason": f"ended with step {ending['last_step_index']:,}, {what}, {one_line(ending['ending'], 40)}{calls_missed}",
         }  # fmt: skip
 
 
 def _contributions(key: _Key, mine: _Calls, usual: _Calls) -> Iterator[tuple[str, float, float, str]]:
-    """Cause, cents, ms and words; the cents and the ms add up to the difference of the two."""
+    """Cause, US cents, ms and words; the amounts add up to the difference between the two."""
     step_type, name, repeated = key
     what = _what(step_type, name)
     cost_cents = mine.cost_cents - usual.cost_cents
@@ -274,7 +282,7 @@ def _contributions(key: _Key, mine: _Calls, usual: _Calls) -> Iterator[tuple[str
         )
         return
     if not usual.count:
-        yield "new calls", cost_cents, duration_ms, f"{mine.count:,.0f} of {what}, which normal runs do not call"
+        yield "new calls", cost_cents, duration_ms, f"{mine.count:,.0f} of {what}, which normal runs never call"
         return
     share = mine.count / usual.count
     cause = "more calls" if share > 1 else "fewer calls"
@@ -288,18 +296,16 @@ def _contributions(key: _Key, mine: _Calls, usual: _Calls) -> Iterator[tuple[str
         price, usual_price = mine.cost_cents / mine.tokens, usual.cost_cents / usual.tokens
         per_call, usual_per_call = mine.tokens / mine.count, usual.tokens / usual.count
         more_tokens = mine.tokens * usual_price - expected
-        words = f"{per_call:,.0f} tokens a call of {what}, usually {usual_per_call:,.0f}"
+        words = f"{per_call:,.0f} tokens per call of {what}, usually {usual_per_call:,.0f}"
         yield "more tokens per call" if more_tokens > 0 else "fewer tokens per call", more_tokens, 0.0, words
         changed = (
             f" ({one_line(mine.model, 40)} instead of {one_line(usual.model, 40)})" if mine.model != usual.model else ""
         )
-        words = f"{price * 1000:.3g} cents per 1,000 tokens of {what}, usually {usual_price * 1000:.3g}{changed}"
+        words = f"{price * 1000:.3g} US cents per 1,000 tokens of {what}, usually {usual_price * 1000:.3g}{changed}"
         dearer = mine.cost_cents - mine.tokens * usual_price
         yield "dearer tokens" if dearer > 0 else "cheaper tokens", dearer, 0.0, words
     else:
-        words = (
-            f"{mine.cost_cents / mine.count:.3g} cents a call of {what}, usually {usual.cost_cents / usual.count:.3g}"
-        )
+        words = f"{mine.cost_cents / mine.count:.3g} US cents per call of {what}, usually {usual.cost_cents / usual.count:.3g}"
         dearer = mine.cost_cents - expected
         yield "dearer calls" if dearer > 0 else "cheaper calls", dearer, 0.0, words
     for slower, faster, attribute in (
@@ -308,7 +314,7 @@ def _contributions(key: _Key, mine: _Calls, usual: _Calls) -> Iterator[tuple[str
     ):
         each, usually = getattr(mine, attribute) / mine.count, getattr(usual, attribute) / usual.count
         difference = getattr(mine, attribute) - share * getattr(usual, attribute)
-        place = "a call of" if attribute == "busy_ms" else "before each"
+        place = "per call of" if attribute == "busy_ms" else "before each"
         yield (
             slower if difference > 0 else faster,
             0.0,

@@ -1,24 +1,25 @@
-"""Frames of any kind: what a function needs of one, checked; and answers handed back as the kind that came in.
+"""Frames of any kind in, and frames of the same kind out: the one intake of everything that takes a frame.
 
 The only room that tells kinds of frames apart. Sums, joins and filters are Narwhals expressions, which every kind
-evaluates itself, lazily where it is lazy. What has no expression on some of them (order statistics, sequences of
-steps) is a function of Arrow tables; :func:`apply` takes it to where the rows are: in place for a frame in memory, to
+evaluates itself, lazily if it is lazy. What some of them have no expression for (order statistics, sequences of
+steps) is a function of Arrow tables, which :func:`apply` takes to where the rows are: in place for a frame in memory, to
 the partitions of Dask and PySpark, batch by batch from DuckDB.
 """
 
 from __future__ import annotations
 
+import copy
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from enum import Enum
-from typing import Any
+from typing import Any, Protocol, TypeAlias
 
 import narwhals as nw
 import pyarrow as pa
 import pyarrow.compute as pc
 from narwhals.exceptions import NarwhalsError
 
+from exporttools.analysis.columns import Kind, conversion, require_columns, require_unique, type_mismatch
 from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import ARROW_TYPES
@@ -26,45 +27,45 @@ from exporttools.records.snapshot_table import SnapshotTable, pandas_frame
 from exporttools.text.inert import one_line
 
 RUN_KEYS = ("tenant_id", "run_id")
-"""What tells runs apart: a run's id identifies it within its tenant."""
+"""What identifies a run: its id is unique within its tenant."""
 
 TRACE_KEYS = ("tenant_id", "run_id", "trace_id")
-"""What tells traces apart, of those that a frame has."""
+"""What identifies a trace, of those that a frame has."""
 
 _BATCH_ROWS = 131_072
+_KINDS = {"step_index": Kind.WHOLE, "timestamp": Kind.TIME}
 
 ArrowFunction = Callable[[pa.Table], pa.Table]
 
 
-class Kind(Enum):
-    """What a column is needed for, and so what it may be."""
+class ArrowStream(Protocol):
+    """Anything that exports Arrow data, such as a RecordBatchReader."""
 
-    KEY = "values to group by"
-    NUMBER = "numbers"
-    WHOLE = "whole numbers"
-    TIME = "times with a time zone"
-    TEXT = "text"
+    def __arrow_c_stream__(self, requested_schema: object | None = None) -> object: ...
 
 
-_KINDS = {"step_index": Kind.WHOLE, "timestamp": Kind.TIME}
+ArrowSteps: TypeAlias = SnapshotTable[Any] | ExportBundle | ArrowStream
+"""What is not a frame itself, and for which functions return a pyarrow.Table."""
 
 
 @dataclass(frozen=True, slots=True)
 class Frame:
-    """A frame that has the columns which a function needs.
+    """A frame that has the columns a function needs.
 
     Attributes
     ----------
     native : Any
-        The frame as Narwhals takes it; a SnapshotTable's Arrow table.
+        The frame as its library knows it; the Arrow table of a SnapshotTable, a bundle or a stream. Reading it again warns of nothing.
     data : narwhals.DataFrame or narwhals.LazyFrame
-        The same; NaN in needed columns of numbers is NULL there.
+        The same; needed columns of numbers have NULL for NaN.
     what : str
         What messages call it.
     names : tuple of str
         All its columns.
     kinds : mapping
-        By needed column.
+        What each needed column is needed for.
+    total : int or None
+        How many rows there were before a limit, if one cut them.
     """
 
     native: Any
@@ -72,21 +73,27 @@ class Frame:
     what: str
     names: tuple[str, ...]
     kinds: Mapping[str, Kind]
+    total: int | None = None
 
     @property
     def implementation(self) -> nw.Implementation:
-        """The library whose frame it is."""
+        """The library that the frame is of."""
         implementation: nw.Implementation = self.data.implementation
         return implementation
 
     @property
     def described(self) -> str:
-        """What kind of frame it is, for messages."""
+        """The frame's class, for messages."""
         return f"{type(self.native).__module__.split('.')[0]}.{type(self.native).__name__}"
 
     def has(self, *columns: str) -> tuple[str, ...]:
-        """Those of the columns that it has, in the order given."""
+        """Those of the columns that the frame has, in the order given."""
         return tuple(column for column in columns if column in self.names)
+
+    def is_text(self, column: str) -> bool:
+        """Whether the frame has the column, as text."""
+        dtype = self.data.collect_schema().get(column)
+        return dtype == nw.String or isinstance(dtype, (nw.Categorical, nw.Enum))
 
     def key_type(self, column: str) -> pa.DataType:
         """The Arrow type in which a column to group by reaches Arrow functions."""
@@ -100,85 +107,121 @@ class Frame:
         return ARROW_TYPES["timestamp"] if isinstance(dtype, nw.Datetime) else pa.string()
 
 
-def read(data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional: Sequence[str] = ()) -> Frame:
-    """Take a frame of any kind, with the columns needed.
+def read(
+    data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional: Sequence[str] = (), warn: bool = True
+) -> Frame:
+    """Take a frame of any kind and check the columns that are needed.
 
     Parameters
     ----------
-    data : frame, SnapshotTable or ExportBundle
-        Of a bundle, its steps.
+    data : frame, SnapshotTable, ExportBundle or Arrow stream
+        Of a bundle, its steps, with ``tenant_id``, ``run_id``, ``trace_id`` and ``agent_id`` as far as they are known.
     needed : mapping
-        By column, what it is needed for.
+        What each column is needed for.
     what : str
         What messages call the frame.
     optional : sequence of str
-        Columns that tell rows apart (:data:`TRACE_KEYS` and what a step has), needed where the frame has them.
+        Columns that identify rows (:data:`TRACE_KEYS`, ``step_index``, ...) or group them; checked if the frame has them.
+    warn : bool
+        Warn if a limit cut the rows. Plots say so themselves.
 
     Raises
     ------
     ConfigError
-        It is no frame, or a column is missing or of another kind; the message names those there are.
+        This is not a frame.
+    ColumnNotFound, DuplicateColumn, ColumnTypeMismatch
+        A column is missing, there is more than one of a name, or a needed one is of another type.
 
     Warns
     -----
     UserWarning
-        A limit cut the rows off, so that the answer is about a part.
+        A limit cut the rows, so that the result covers only a part of them.
     """
-    if isinstance(data, ExportBundle):
-        data = data.steps
-    attributes = getattr(data, "attrs", None)
-    cut = attributes.get("total") if isinstance(attributes, dict) and attributes.get("truncated") else None
-    if isinstance(data, SnapshotTable):
-        cut, data = data.total, data.to_arrow()
-    try:
-        frame: Any = nw.from_native(data)
-    except TypeError:
-        if not hasattr(data, "__arrow_c_stream__"):
-            raise ConfigError(
-                f"cannot read {what} from {type(data).__name__}; accepted are a SnapshotTable and a frame that Narwhals "
-                f"knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark, ...)"
-            ) from None
-        data = pa.table(data)
-        frame = nw.from_native(data)
-    except NarwhalsError as error:  # two columns of one name, say
-        raise ConfigError(f"{what}: the frame cannot be read: {one_line(error, 300)}") from error
-    if cut is not None:
+    native, total = _native(data, what)
+    if warn and total is not None:
         warnings.warn(
-            f"a limit cut these {what} to {len(data):,} of {cut:,}; the answer is about those alone", stacklevel=3
+            f"{what}: a limit cut the rows to {len(native):,} of {total:,}; the result covers only those", stacklevel=3
         )
-    if isinstance(data, pa.Table):
-        frame = nw.from_native(_plain(data))
+    frame: Any = nw.from_native(_plain(native) if isinstance(native, pa.Table) else native)
     schema = frame.collect_schema()
     names = tuple(schema.names())
     kinds = {name: _KINDS.get(name, Kind.KEY) for name in optional if name in names} | dict(needed)
-    if absent := [column for column in kinds if column not in names]:
-        raise ConfigError(f"{what}: no column {_listed(absent)}; found {_listed(names) or 'no columns'}")
-    changes = [
-        change for column, kind in kinds.items() if (change := _fitting(what, column, schema[column], kind)) is not None
-    ]
-    if changes:
-        frame = frame.with_columns(*changes)
-    return Frame(data, frame, what, names, kinds)
+    require_columns(what, names, kinds)
+    found = [conversion(what, column, schema[column], kind) for column, kind in kinds.items()]
+    if conversions := [expression for expression in found if expression is not None]:
+        frame = frame.with_columns(*conversions)
+    return Frame(native, frame, what, names, kinds, total)
 
 
-def require_keys(what: str, keys: Sequence[Any], answered: Sequence[str]) -> list[str]:
-    """Columns to group by, each once.
+def _native(data: Any, what: str) -> tuple[Any, int | None]:
+    """What Narwhals takes, with unique column names; and how many rows there were before a limit, if one cut them."""
+    if isinstance(data, ExportBundle):
+        return _bundle_steps(data), data.steps.total
+    if isinstance(data, SnapshotTable):
+        return data.to_arrow(), data.total
+    try:
+        frame = nw.from_native(data)
+    except TypeError:
+        table = _arrow_table(data)
+        if table is None:
+            raise ConfigError(
+                f"cannot read {what} from {type(data).__name__}; expected a SnapshotTable, an ExportBundle or a frame that "
+                f"Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark, ...)"
+            ) from None
+        require_unique(what, table.column_names)
+        return table, None
+    except NarwhalsError as error:
+        require_unique(what, _column_names(data))
+        raise ConfigError(f"cannot read {what} from {type(data).__name__}: {one_line(error, 300)}") from error
+    native = frame.to_native()
+    if isinstance(frame, nw.LazyFrame) and not frame.implementation.is_polars():  # Narwhals checks only the others
+        require_unique(what, _column_names(native))
+    return _without_mark(native)
 
-    Raises
-    ------
-    ConfigError
-        One is no column's name, or that of a column which the answer has besides.
-    """
-    for key in keys:
-        if not isinstance(key, str):
-            raise ConfigError(f"{what} has {one_line(repr(key), 60)}; expected names of columns")
-        if key in answered:
-            raise ConfigError(f"{what} has {key!r}, which the answer has besides; rename that column to group by it")
-    return list(dict.fromkeys(keys))
+
+def _without_mark(native: Any) -> tuple[Any, int | None]:
+    """A frame without the mark by which ``SnapshotTable.to_pandas`` shows that a limit cut it; and the total in that mark."""
+    attributes = getattr(native, "attrs", None)
+    if not isinstance(attributes, dict) or not attributes.get("truncated"):
+        return native, None
+    total = attributes.get("total")
+    native = copy.copy(native)  # shallow: the caller's frame keeps its mark
+    native.attrs = {name: value for name, value in attributes.items() if name not in ("truncated", "total")}
+    return native, total if isinstance(total, int) and total > len(native) else None
+
+
+def _column_names(native: Any) -> list[str]:
+    return [str(name) for name in (native.column_names if isinstance(native, pa.Table) else native.columns)]
+
+
+def _arrow_table(data: Any) -> pa.Table | None:
+    """All rows of an Arrow stream or array, in memory; None if it is neither."""
+    if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
+        return None
+    try:
+        return pa.table(data)
+    except (pa.ArrowInvalid, TypeError):  # a single column
+        return None
+
+
+def _bundle_steps(bundle: ExportBundle) -> pa.Table:
+    """A bundle's steps, with the columns that say whose they are."""
+    table = bundle.steps.to_arrow()
+    run, trace = bundle.run, bundle.trace
+    known = {
+        "tenant_id": bundle.tenant_id,
+        "run_id": getattr(run or trace, "run_id", None),
+        "trace_id": getattr(trace, "trace_id", None),
+        "agent_id": getattr(run, "agent_id", None),
+    }
+    for name, value in known.items():
+        if value is not None and name not in table.column_names:
+            table = table.append_column(name, pa.repeat(pa.scalar(value, pa.string()), len(table)))
+    return table
 
 
 def _plain(table: pa.Table) -> pa.Table:
-    """A table of nullable fields without metadata, and text of one type: what only differs in those is to go together."""
+    """A table of nullable fields without metadata, and text of one type, so that tables that differ only in those combine."""
     columns = [
         column.cast(pa.string())
         if pa.types.is_large_string(column.type) or pa.types.is_string_view(column.type)
@@ -188,59 +231,30 @@ def _plain(table: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, names=table.column_names)
 
 
-def _listed(names: Sequence[str]) -> str:
-    return ", ".join(one_line(name, 60) for name in names)
+def to_native(result: Any) -> Any:
+    """A Narwhals frame as one of its library; pandas gets a new RangeIndex."""
+    if isinstance(result, nw.LazyFrame):
+        return result.to_native()
+    return nw.maybe_reset_index(result).to_native()
 
 
-def _fitting(what: str, column: str, dtype: Any, kind: Kind) -> Any:
-    """The expression that makes a column what it is needed as; None where it is already."""
-    value = nw.col(column)
-    if dtype == nw.Unknown or (dtype == nw.Object and kind in (Kind.KEY, Kind.TEXT)):
-        return None  # an all-NULL column of pyarrow or Polars has no type, text in pandas may have none
-    fits, change = False, None
-    if kind in (Kind.NUMBER, Kind.WHOLE):
-        fits = dtype.is_numeric()
-        if dtype.is_float():
-            change = value.fill_nan(None)
-        elif dtype.is_decimal():
-            change = value.cast(nw.Float64)
-    elif kind is Kind.TIME:
-        fits = isinstance(dtype, nw.Datetime) and dtype.time_zone is not None
-    elif isinstance(dtype, (nw.Categorical, nw.Enum)):
-        fits, change = True, value.cast(nw.String)
-    elif kind is Kind.TEXT:
-        fits = dtype == nw.String
-    else:
-        fits = not (dtype.is_nested() or dtype.is_float() or dtype == nw.Binary)
-    if not fits:
-        raise ConfigError(f"{what}: column {one_line(column, 60)!r} is {dtype}; expected {kind.value}")
-    return change
+def sort(result: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
+    """A result's rows in order, NULL last. Results are small: Dask sorts them as one partition.
 
-
-def give(answer: Any) -> Any:
-    """A Narwhals answer as the kind of frame that came in; pandas rows are numbered anew."""
-    if isinstance(answer, nw.LazyFrame):
-        return answer.to_native()
-    return nw.maybe_reset_index(answer).to_native()
-
-
-def sort(answer: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
-    """An answer's rows in order, NULL last. Answers are small: Dask sorts them as one partition.
-
-    Its own sort would compute all that comes before it here and now, to find out where to cut.
+    Its own sort would compute all that comes before it at once, to find out where to cut.
     """
     flags = [descending] * len(by) if isinstance(descending, bool) else list(descending)
-    if not answer.implementation.is_dask():
-        return answer.sort(*by, descending=flags, nulls_last=True)
+    if not result.implementation.is_dask():
+        return result.sort(*by, descending=flags, nulls_last=True)
 
     def sorted_rows(rows: Any) -> Any:
         return rows.sort_values(list(by), ascending=[not flag for flag in flags], ignore_index=True)
 
-    return nw.from_native(answer.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
+    return nw.from_native(result.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
 
 
 def epoch_us(frame: Frame, column: str, name: str) -> Frame:
-    """The frame with one more column: a time as whole microseconds since 1970, whatever time zone a session has."""
+    """The frame with one more column: a time as microseconds since 1970, whatever the session's time zone."""
     data, native = frame.data, frame.native
     if frame.implementation.is_duckdb():
         quoted = '"' + column.replace('"', '""') + '"'
@@ -251,19 +265,24 @@ def epoch_us(frame: Frame, column: str, name: str) -> Frame:
         data = nw.from_native(data.to_native().withColumn(name, functions.unix_micros(functions.col(_ticked(column)))))
     else:
         data = data.with_columns(nw.col(column).dt.timestamp("us").alias(name))
-    return Frame(native, data, frame.what, (*frame.names, name), frame.kinds)
+    return Frame(native, data, frame.what, (*frame.names, name), frame.kinds, frame.total)
 
 
 def _ticked(name: str) -> str:
     return "`" + name.replace("`", "``") + "`"
 
 
-def collect(frame: Frame, answer: Any, schema: pa.Schema) -> pa.Table:
-    """A Narwhals answer in memory, as Arrow of the given columns and types."""
-    selected = answer.select(*schema.names)
+def collect(frame: Frame, result: Any, schema: pa.Schema) -> pa.Table:
+    """A Narwhals result in memory, as Arrow of the given columns and types."""
+    selected = result.select(*schema.names)
     if isinstance(selected, nw.LazyFrame):
         selected = selected.collect("pyarrow")
     return fitted(selected.to_arrow(), schema, frame.what)
+
+
+def to_arrow(frame: Frame) -> pa.Table:
+    """The needed columns in memory, as Arrow."""
+    return collect(frame, frame.data, arrow_schema(frame, list(frame.kinds)))
 
 
 def arrow_schema(frame: Frame, columns: Sequence[str]) -> pa.Schema:
@@ -283,8 +302,8 @@ def fitted(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
 
     Raises
     ------
-    ConfigError
-        A value cannot be of its column's type.
+    ColumnTypeMismatch
+        A value does not fit its column's type.
     """
     columns = []
     for field in schema:
@@ -292,13 +311,11 @@ def fitted(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
         if pa.types.is_floating(values.type):
             values = pc.if_else(pc.is_nan(values), None, values)
         try:
-            # Nanoseconds lose their last digits, and whole numbers beyond 2**53, which nothing here tells apart.
+            # Nanoseconds and integers beyond 2**53 lose their last digits, which nothing here needs.
             rounded = pa.types.is_timestamp(field.type) or pa.types.is_floating(field.type)
             columns.append(values.cast(field.type, safe=not rounded))
         except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-            raise ConfigError(
-                f"{what}: column {one_line(field.name, 60)!r} is {values.type}; expected {field.type}: {one_line(error)}"
-            ) from None
+            raise type_mismatch(what, field.name, values.type, field.type, one_line(error)) from None
     return pa.Table.from_arrays(columns, schema=schema)
 
 
@@ -310,26 +327,25 @@ def apply(
     *,
     together: Sequence[str] | None = None,
 ) -> Any:
-    """A function of Arrow tables, taken to a frame of any kind.
+    """Run a function of Arrow tables on a frame of any kind.
 
     Parameters
     ----------
     frame : Frame
     columns : sequence of str
-        Those that `function` reads; they reach it in the types of :func:`arrow_schema`.
+        The columns that `function` reads, in the types of :func:`arrow_schema`.
     function : callable
-        Takes a table and gives one of `schema`. It is sent to the workers of Dask and PySpark.
+        Takes a table and returns one of `schema`. It is sent to the workers of Dask and PySpark.
     schema : pyarrow.Schema
-        Of what comes back.
+        The schema of the result.
     together : sequence of str, optional
-        Rows that are equal in these columns reach `function` in one table; all rows do where it is empty. None: each
-        row stands for itself, and tables may hold any.
+        Rows that are equal in these columns reach `function` in one table; if empty, all rows do. None if each row
+        stands for itself, so that tables may hold any rows.
 
     Returns
     -------
     narwhals.DataFrame or narwhals.LazyFrame
-        Of the kind of `frame`; lazy where that is, but for DuckDB: its rows are read here and now, and only the answer
-        is a relation.
+        Of the kind of `frame`, and lazy if that is. Only DuckDB's rows are read at once; the result is a relation again.
     """
     wanted, what = arrow_schema(frame, columns), frame.what
 
@@ -348,9 +364,9 @@ def apply(
         import polars as pl
 
         def batch(rows: pl.DataFrame) -> pl.DataFrame:
-            answer = pl.from_arrow(work(rows.to_arrow()))
-            assert isinstance(answer, pl.DataFrame)
-            return answer
+            result = pl.from_arrow(work(rows.to_arrow()))
+            assert isinstance(result, pl.DataFrame)
+            return result
 
         empty = pl.from_arrow(schema.empty_table())
         assert isinstance(empty, pl.DataFrame)
@@ -392,9 +408,9 @@ def _apply_duckdb(native: Any, work: ArrowFunction, schema: pa.Schema, together:
     return _relation(native, pa.concat_tables([schema.empty_table(), *parts]))
 
 
-def _relation(native: Any, answer: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds `answer` by its name
-    """Arrow as a relation of the connection that `native` is of, so that the two can be joined."""
-    return native.query("exporttools_unused", "FROM answer").set_alias("answer")
+def _relation(native: Any, exporttools_result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds it by its name
+    """Arrow as a relation of the same connection as `native`, so that the two can be joined."""
+    return native.query("exporttools_unused", "FROM exporttools_result").set_alias("result")
 
 
 def from_arrow(frame: Frame, table: pa.Table) -> Any:
@@ -411,5 +427,5 @@ def from_arrow(frame: Frame, table: pa.Table) -> Any:
 
         partitioned: Any = dask.dataframe.from_pandas(pandas_frame(table), npartitions=1)  # type: ignore[no-untyped-call]
         return nw.from_native(partitioned)
-    answer: Any = nw.from_arrow(table, backend=kind)  # type: ignore[arg-type]  # an eager one, or Polars
-    return answer.lazy() if isinstance(frame.data, nw.LazyFrame) else answer
+    result: Any = nw.from_arrow(table, backend=kind)  # type: ignore[arg-type]  # an eager one, or Polars
+    return result.lazy() if isinstance(frame.data, nw.LazyFrame) else result

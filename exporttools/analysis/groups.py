@@ -1,4 +1,4 @@
-"""Rows that belong together, and order statistics over them, in numpy. Knows Arrow tables, no other frames."""
+"""Groups of rows and their order statistics, in numpy. Takes Arrow tables, no other frames."""
 
 from __future__ import annotations
 
@@ -11,15 +11,17 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
 
+Flags: TypeAlias = NDArray[np.bool_]
 Floats: TypeAlias = NDArray[np.float64]
 Indices: TypeAlias = NDArray[np.intp]
+Integers: TypeAlias = NDArray[np.int64]
 
 _MOST_COUNTED = 1 << 22
 
 
 @dataclass(frozen=True, slots=True)
 class Groups:
-    """Which group each row is of. Groups are numbered from 0 in no order that means anything.
+    """The group of each row. Groups are numbered from 0, in arbitrary order.
 
     Attributes
     ----------
@@ -37,11 +39,11 @@ class Groups:
 
     @property
     def sizes(self) -> Indices:
-        """How many rows each group has."""
+        """The number of rows of each group."""
         return np.bincount(self.of_row, minlength=len(self.first))
 
     def sums(self, values: Any) -> Floats:
-        """The sum of some values, one a row, over each group."""
+        """The sum over each group of values that are given for each row."""
         return np.bincount(self.of_row, values, len(self.first)).astype(np.float64)
 
 
@@ -67,14 +69,14 @@ def group(table: pa.Table, keys: Sequence[str]) -> Groups:
 
 @dataclass(frozen=True, slots=True)
 class SortedGroups:
-    """The values of each group in ascending order, one group after the other; missing values are left out."""
+    """The values of each group in ascending order, group after group, without missing values."""
 
     values: Floats
     start: Indices
     count: Indices
 
     def quantile(self, share: float) -> Floats:
-        """The quantile of each group, interpolated linearly as numpy, pandas and SQL's PERCENTILE_CONT do; NaN: no value."""
+        """The quantile of each group, interpolated linearly as in numpy, pandas and PERCENTILE_CONT; NaN without values."""
         result = np.full(len(self.count), np.nan)
         some = self.count > 0
         place = (self.count[some] - 1) * share

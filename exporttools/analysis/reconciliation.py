@@ -1,52 +1,63 @@
-"""Whether the totals that a platform recorded agree with the steps: every difference, and which side is missing."""
+"""Do the totals that a platform recorded agree with the steps? Every difference, and every side that is missing."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import narwhals as nw
 import pyarrow as pa
 
-from exporttools.analysis.frames import RUN_KEYS, Kind, collect, give, read, sort
+from exporttools.analysis.columns import Kind
+from exporttools.analysis.frames import RUN_KEYS, collect, read, sort, to_native
 from exporttools.errors import ConfigError
+from exporttools.text.words import plural
+
+if TYPE_CHECKING:
+    from narwhals.typing import IntoFrameT
+
+    from exporttools.analysis.frames import ArrowSteps
 
 ROUNDING_CENTS = 0.5
-"""Recorded totals are whole cents: half a cent is no difference."""
+"""Recorded totals are whole US cents, so that half a cent is rounding."""
 
 _FINDINGS = ("differs", "no run", "listed twice", "no total", "no steps", "agrees")
 # Sums of many costs differ in their last bits with the order of adding.
 _FLOAT_SLACK_CENTS = 1e-6
 
 
+@overload
+def reconcile_costs(runs: IntoFrameT, steps: IntoFrameT, *, tolerance_cents: float = ...) -> IntoFrameT: ...
+@overload
+def reconcile_costs(runs: ArrowSteps, steps: Any, *, tolerance_cents: float = ...) -> pa.Table: ...
 def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_CENTS) -> Any:
-    """Each run's recorded total against the sum of its steps.
+    """Compare each run's recorded total with the sum of its steps.
 
     Parameters
     ----------
     runs : frame of runs
-        Columns in: ``run_id``, ``total_cost_cents`` (US cents; NULL: not recorded); ``tenant_id``, where both have it.
+        Has ``run_id``, ``total_cost_cents`` (US cents; NULL if not recorded); ``tenant_id``, if both frames have it.
     steps : frame of steps, of the same kind
-        Columns in: ``run_id``, ``cost_cents`` (US cents); ``tenant_id``, where both have it. Of all the runs' traces.
+        Has ``run_id``, ``cost_cents`` (US cents); ``tenant_id``, if both frames have it. The steps of all the runs' traces.
     tolerance_cents : float
         Differences up to this size are rounding.
 
     Returns
     -------
     frame
-        Of the kind that came in. A row for each run of either side. Columns: ``tenant_id``, where both have it;
-        ``run_id``; ``recorded_cost_cents`` (NULL: no total); ``step_cost_cents`` (NULL: no steps); ``steps``;
-        ``difference_cents``, recorded less steps (NULL where a side is missing); ``finding``: ``agrees``, ``differs``,
-        or what is missing: ``no total``, ``no steps``, ``no run`` (steps of a run that is not among `runs`); a run that
-        stands in `runs` more than once is ``listed twice``. What differs comes first, the greatest difference at the top.
+        Of the same kind, a row for each run of either frame. Columns: ``tenant_id``, if both frames have it;
+        ``run_id``; ``recorded_cost_cents`` (NULL without a total); ``step_cost_cents`` (NULL without steps); ``steps``;
+        ``difference_cents``, recorded minus steps (NULL if a side is missing); ``finding``: ``agrees``, ``differs``,
+        or what is missing: ``no total``, ``no steps``, ``no run`` (steps of a run that is not in `runs`); a run that
+        is in `runs` more than once is ``listed twice``. Differences come first, the greatest at the top.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, or the frames are of two kinds.
+        A column is missing or of another type, or the frames are of different kinds.
 
     See Also
     --------
-    reconciliation_verdict : The whole in one line.
+    reconciliation_verdict : The result in one line.
 
     Examples
     --------
@@ -57,7 +68,7 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     [('r2', 5.0, 'differs'), ('r1', -0.2999999999999998, 'agrees')]
     """
     if not tolerance_cents >= 0:
-        raise ConfigError(f"tolerance_cents is {tolerance_cents!r}; expected a number from 0 on")
+        raise ConfigError(f"tolerance_cents is {tolerance_cents!r}; expected a number >= 0")
     recorded = read(runs, {"run_id": Kind.KEY, "total_cost_cents": Kind.NUMBER}, what="runs", optional=RUN_KEYS)
     spent = read(steps, {"run_id": Kind.KEY, "cost_cents": Kind.NUMBER}, optional=RUN_KEYS)
     if recorded.implementation is not spent.implementation or type(recorded.data) is not type(spent.data):
@@ -92,7 +103,7 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     ):
         finding = nw.when(found).then(nw.lit(name)).otherwise(finding)
     both = (nw.col("totals") == 1) & (nw.col("steps") > 0) & (nw.col("runs") == 1)
-    answer = summed.with_columns(
+    result = summed.with_columns(
         finding=finding,
         difference_cents=nw.when(both).then(difference),
         rank=nw.when(both).then(difference.abs()).otherwise(nw.lit(0.0)),
@@ -104,18 +115,20 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     order = nw.lit(len(_FINDINGS)).cast(nw.Int64)
     for place, name in enumerate(_FINDINGS):
         order = nw.when(nw.col("finding") == name).then(nw.lit(place).cast(nw.Int64)).otherwise(order)
-    answer = answer.with_columns(place=order)
-    answer = sort(answer, "place", "rank", *keys, descending=[False, True, *(False for _ in keys)])
-    return give(answer.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding"))
+    result = result.with_columns(place=order)
+    result = sort(result, "place", "rank", *keys, descending=[False, True, *(False for _ in keys)])
+    return to_native(
+        result.select(*keys, "recorded_cost_cents", "step_cost_cents", "steps", "difference_cents", "finding")
+    )
 
 
 def reconciliation_verdict(reconciled: Any) -> str:
-    """What :func:`reconcile_costs` found, in one line.
+    """Say in one line what :func:`reconcile_costs` found.
 
     Parameters
     ----------
     reconciled : frame
-        As :func:`reconcile_costs` gave it.
+        The result of :func:`reconcile_costs`.
 
     Returns
     -------
@@ -124,7 +137,7 @@ def reconciliation_verdict(reconciled: Any) -> str:
     Raises
     ------
     ConfigError
-        It is no such frame.
+        A column is missing or of another type.
 
     Examples
     --------
@@ -132,7 +145,7 @@ def reconciliation_verdict(reconciled: Any) -> str:
     >>> runs = pl.DataFrame({"run_id": ["r1", "r2", "r3"], "total_cost_cents": [3, 9, None]})
     >>> steps = pl.DataFrame({"run_id": ["r1", "r1", "r2"], "cost_cents": [1.2, 2.1, 4.0]})
     >>> reconciliation_verdict(reconcile_costs(runs, steps))
-    '1 of 3 runs differs from its steps, by +5.00 cents (recorded less steps); 1 agrees, 1 has no total'
+    '1 of 3 runs differs from its steps, by +5.00 US cents (recorded minus steps); 1 agrees, 1 has no total'
     """
     frame = read(reconciled, {"finding": Kind.KEY, "difference_cents": Kind.NUMBER}, what="reconciliation")
     counted = frame.data.group_by("finding").agg(nw.len().alias("count"), nw.col("difference_cents").sum())
@@ -146,11 +159,11 @@ def reconciliation_verdict(reconciled: Any) -> str:
     if differing:
         by = found["differs"]["difference_cents"]
         verb = "differs from its steps" if differing == 1 else "differ from their steps"
-        head = f"{differing:,} of {_runs(total)} {verb}, by {by:+,.2f} cents (recorded less steps)"
+        head = f"{differing:,} of {plural(total, 'run')} {verb}, by {by:+,.2f} US cents (recorded minus steps)"
     elif counts.get("agrees"):
-        head = f"no total of {_runs(total)} differs from its steps"
+        head = f"no recorded total differs from its steps in {plural(total, 'run')}"
     else:
-        head = f"of {_runs(total)} none could be compared"
+        head = f"none of {plural(total, 'run')} could be compared"
     words = {
         "agrees": ("agrees", "agree"),
         "no total": ("has no total", "have no total"),
@@ -164,7 +177,3 @@ def reconciliation_verdict(reconciled: Any) -> str:
         if name in counts
     ]
     return f"{head}; {', '.join(rest)}" if rest else head
-
-
-def _runs(count: int) -> str:
-    return f"{count:,} run" if count == 1 else f"{count:,} runs"

@@ -1,13 +1,14 @@
-"""Calls that were made again and again: loops, and storms of retries."""
+"""Calls that were repeated again and again: loops, and retry storms."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 import pyarrow as pa
 
-from exporttools.analysis.frames import TRACE_KEYS, Kind, apply, arrow_schema, give, read, sort
+from exporttools.analysis.columns import Kind
+from exporttools.analysis.frames import TRACE_KEYS, apply, arrow_schema, read, sort, to_native
 from exporttools.analysis.groups import group, numbers
 from exporttools.analysis.sequences import Sequences
 from exporttools.errors import ConfigError
@@ -15,38 +16,47 @@ from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.statuses import failed_steps
 from exporttools.text.inert import one_line
 
+if TYPE_CHECKING:
+    from narwhals.typing import IntoFrameT
+
+    from exporttools.analysis.frames import ArrowSteps
+
 AT_LEAST = 3
-"""How often a call is made before it counts: once again is an ordinary retry."""
+"""How often a call must be made to be reported: twice is an ordinary retry."""
 
 _TRACE = "exporttools_trace"
 
 
+@overload
+def repeated_calls(frame: IntoFrameT, *, at_least: int = ...) -> IntoFrameT: ...
+@overload
+def repeated_calls(frame: ArrowSteps, *, at_least: int = ...) -> pa.Table: ...
 def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
     """Calls that a trace made `at_least` times, by ``content_hash``: how often, for how long, and what that wasted.
 
     Parameters
     ----------
     frame : frame of steps
-        Columns in: ``step_index``, ``timestamp`` (with a time zone), ``step_type``, ``cost_cents`` (US cents),
-        ``duration_ms`` (ms), ``status``, ``content_hash`` (NULL: not known, so never a repeat); ``tenant_id``, ``run_id``,
-        ``trace_id`` and ``name`` where it has them. Without the first three all rows are one trace.
+        Has ``step_index``, ``timestamp`` (with a time zone), ``step_type``, ``cost_cents`` (US cents), ``duration_ms``
+        (ms), ``status``, ``content_hash`` (NULL if not known, which is never a repeat); optionally ``tenant_id``,
+        ``run_id``, ``trace_id`` and ``name``. Without the first three, all rows are one trace.
     at_least : int
-        From 2 on.
+        At least 2.
 
     Returns
     -------
     frame
-        Of the kind that came in. Columns: ``tenant_id``, ``run_id``, ``trace_id`` and ``name`` as far as they came in;
-        ``step_type``, ``content_hash``; ``kind``: ``retry storm`` where all calls failed but perhaps the last, else
+        Of the same kind. Columns: ``tenant_id``, ``run_id``, ``trace_id`` and ``name``, as far as the frame has them;
+        ``step_type``, ``content_hash``; ``kind``: ``retry storm`` if all calls failed, or all but one, else
         ``loop``; ``times``; ``failed``; ``first_step_index``, ``last_step_index``, ``first_timestamp``;
-        ``elapsed_ms`` from the first call's start to the last one's end; ``cost_cents`` of all calls;
-        ``wasted_cost_cents`` and ``wasted_duration_ms`` of all calls but the first that worked; ``waiting_ms`` that
-        passed before the repeats while no step ran; ``reason``, in words. The most often repeated first.
+        ``elapsed_ms`` from the start of the first call to the end of the last; ``cost_cents`` of all calls;
+        ``wasted_cost_cents`` and ``wasted_duration_ms`` of all calls but the first that succeeded; ``waiting_ms``, the time
+        before the repeats in which no step ran; ``reason``, in words. The most repeated first.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind.
+        A column is missing or of another type, or `at_least` is less than 2.
 
     Examples
     --------
@@ -59,7 +69,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
     [('loop', 3, 1.0, 1600.0)]
     """
     if not isinstance(at_least, int) or isinstance(at_least, bool) or at_least < 2:
-        raise ConfigError(f"at_least is {one_line(repr(at_least), 60)}; expected a whole number from 2 on")
+        raise ConfigError(f"at_least is {one_line(repr(at_least), 60)}; expected an integer >= 2")
     needed = {
         "step_index": Kind.WHOLE, "timestamp": Kind.TIME, "step_type": Kind.TEXT, "cost_cents": Kind.NUMBER,
         "duration_ms": Kind.NUMBER, "status": Kind.TEXT, "content_hash": Kind.TEXT,
@@ -90,7 +100,7 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
         rows = np.arange(len(ordered))
         last = np.zeros(len(groups), np.intp)
         last[groups.of_row] = rows
-        # The one call that was needed: the first that worked. Where none did, all were in vain.
+        # The one call that was needed is the first that succeeded. If none did, all were wasted.
         useful = np.full(len(groups), -1)
         worked = rows[~failed_row][::-1]
         useful[groups.of_row[worked]] = worked
@@ -122,9 +132,9 @@ def repeated_calls(frame: Any, *, at_least: int = AT_LEAST) -> Any:
         )
         return found.append_column("reason", pa.array([_words(row) for row in found.to_pylist()], pa.string()))
 
-    answer = apply(source, [*keys, *source.has("name"), *needed], find, schema, together=keys)
+    found = apply(source, [*keys, *source.has("name"), *needed], find, schema, together=keys)
     order = ["times", *keys, "first_step_index"]
-    return give(sort(answer, *order, descending=[True, *(False for _ in order[1:])]))
+    return to_native(sort(found, *order, descending=[True, *(False for _ in order[1:])]))
 
 
 _AMOUNTS = ("elapsed_ms", "cost_cents", "wasted_cost_cents", "wasted_duration_ms", "waiting_ms")
@@ -133,7 +143,7 @@ _AMOUNTS = ("elapsed_ms", "cost_cents", "wasted_cost_cents", "wasted_duration_ms
 def _words(found: dict[str, Any]) -> str:
     what = one_line(" ".join(filter(None, (found["step_type"], found.get("name")))), 80)
     failed = f", {found['failed']:,} failed" if found["failed"] else ""
-    spent = f", {found['wasted_cost_cents']:,.2f} cents for nothing" if found["wasted_cost_cents"] else ""
+    spent = f", {found['wasted_cost_cents']:,.2f} US cents wasted" if found["wasted_cost_cents"] else ""
     return (
         f"{what} {found['times']:,} times{failed}, steps {found['first_step_index']:,} to {found['last_step_index']:,} "
         f"in {found['elapsed_ms'] / 1000:,.1f} s{spent}"

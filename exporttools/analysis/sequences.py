@@ -1,4 +1,4 @@
-"""Steps in the order in which they happened: how much time each took of its trace, and which repeat an earlier one."""
+"""Steps in the order in which they happened: how much of its trace's time each took, and which repeat an earlier one."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
-from numpy.typing import NDArray
 
-from exporttools.analysis.groups import Floats, Indices, group, numbers
+from exporttools.analysis.groups import Flags, Floats, Indices, group, numbers
 from exporttools.errors import ConfigError
 
 
 @dataclass(frozen=True, slots=True)
 class Sequences:
-    """The steps of some traces, by trace and then by start and ``step_index``.
+    """The steps of some traces, ordered by trace, start and ``step_index``.
 
     Attributes
     ----------
@@ -25,8 +24,8 @@ class Sequences:
     trace : array of int
         The number of each row's trace, ascending.
     busy_ms, waiting_ms : array of float
-        How much of the time from its trace's first start to its last end passed during the step, and how much before it
-        while no step ran. All rows' add up to that time; time in which several steps ran at once counts for the first.
+        How much of the trace's time passed during the step, and how much before it while no step ran. They add up to the
+        time from the first start to the last end; time in which several steps ran at once counts for the first.
     """
 
     table: pa.Table
@@ -36,18 +35,18 @@ class Sequences:
 
     @classmethod
     def of(cls, table: pa.Table, trace_keys: Sequence[str]) -> Sequences:
-        """Order a table's steps; it has ``timestamp``, ``step_index`` and ``duration_ms``.
+        """Order the steps of a table that has ``timestamp``, ``step_index`` and ``duration_ms``.
 
         Raises
         ------
         ConfigError
-            One of the first two is NULL somewhere: such a step has no place.
+            A ``timestamp`` or ``step_index`` is NULL: such a step has no place in its trace.
         """
         for name in ("timestamp", "step_index"):
             if table[name].null_count:
                 raise ConfigError(
-                    f"steps: column {name!r} is NULL in {table[name].null_count:,} of {len(table):,} rows; a step without it "
-                    f"has no place in its trace. Leave those rows out, or fill them"
+                    f"steps: column {name!r} is NULL in {table[name].null_count:,} of {len(table):,} rows, so that those "
+                    f"steps have no place in their trace. Drop those rows, or fill in the values"
                 )
         trace = group(table, trace_keys).of_row
         start_us = table["timestamp"].cast(pa.int64()).to_numpy()
@@ -66,13 +65,13 @@ class Sequences:
         busy_us = np.maximum(reached_us - before_us, 0.0) - waiting_us
         return cls(table, trace, busy_us / 1000, waiting_us / 1000)
 
-    def repeated(self) -> NDArray[np.bool_]:
-        """Whether a step has the ``content_hash`` of an earlier one of its trace. NULL repeats nothing."""
+    def repeated(self) -> Flags:
+        """Whether each step has the ``content_hash`` of an earlier one of its trace; never if it is NULL."""
         if "content_hash" not in self.table.column_names:
             return np.zeros(len(self.trace), np.bool_)
         table = self.table.append_column("exporttools_trace", pa.array(self.trace))
         groups = group(table, ["exporttools_trace", "content_hash"])
         again = np.ones(len(self.trace), np.bool_)
         again[groups.first] = False
-        known: NDArray[np.bool_] = self.table["content_hash"].is_valid().to_numpy()
+        known: Flags = self.table["content_hash"].is_valid().to_numpy()
         return again & known

@@ -1,15 +1,15 @@
-"""Snapshots and frames, drawn: the only room that knows matplotlib. No database and no file may come in here.
+"""Plots of snapshots and frames: the only room that knows matplotlib. No database and no file may come in here.
 
 Every function takes data and an optional ``ax``, returns the Axes, names units, marks the violation, draws text from
-the data as harmless text, and says when a limit cut the data.
+the data as harmless text, and says if a limit cut the data.
 
 ===================  ==============================================================
 ``step_data``        a bundle, table or frame -> arrays to draw
-``time_axis``        UTC ticks for microseconds as for years; long pauses cut short
+``time_axis``        UTC ticks from microseconds to years; long pauses shortened
 ``captions``         figures, titles, facts and the violation's mark
 ``lanes``            :func:`timeline`
 ``stacks``           :func:`cumulative_cost`
-``answers``          any data -> the analysis; its answers -> Arrow
+``results``          data for the analysis; its results -> Arrow
 ``panels``           several panels in the place of one Axes
 ``breakdown``        :func:`cost_breakdown`
 ``periods``          :func:`cost_over_time`

@@ -8,17 +8,18 @@ import pyarrow as pa
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
-from exporttools.plots.answers import (
+from exporttools.analysis.columns import Kind
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
+from exporttools.plots.results import (
     collected,
+    finite_numbers,
     fold,
     group_names,
-    numbers,
     read_step_frame,
     require_key_names,
     require_limit,
     spent,
 )
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE
 from exporttools.text.words import amount_text, plural, share_text
 
@@ -40,33 +41,33 @@ def cost_breakdown(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> matplotlib.axes.Axes:
-    """Draw what each group of steps cost, the dearest at the top, with its share of the whole.
+    """Draw what each group of steps cost, the most expensive at the top, with its share of the whole.
 
     Parameters
     ----------
     data : ExportBundle, SnapshotTable of TraceStepSnapshot, or frame
         A frame is anything that Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark) with `by`,
-        ``cost_cents`` (US cents), ``tokens`` and ``duration_ms``; ``run_id`` where there are runs to count.
+        ``cost_cents`` (US cents), ``tokens`` and ``duration_ms``; optionally ``run_id``, to count runs.
     by : str or sequence of str
         What to group by, such as ``"agent_id"``, ``"model"`` or ``["agent_id", "step_type"]``. NULL is a group.
     limit : int
-        How many bars at most; what is beyond is folded into "other".
+        The maximum number of bars; further groups are folded into "other".
     title : str, optional
-        Else a bundle's incident or run.
+        Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; else a new figure.
+        Where to draw; by default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        In US cents; in tokens where nothing has a cost, which the plot then says.
+        In US cents; in tokens if nothing has a cost, and the plot says so.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, or `limit` is no count.
+        A column is missing or of another type, or `limit` is not a positive integer.
     InconsistentData
-        A group's cost is below 0 or infinite.
+        The cost of a group is negative or infinite.
 
     Examples
     --------
@@ -80,21 +81,22 @@ def cost_breakdown(
     keys = [by] if isinstance(by, str) else list(by)
     require_key_names("by", keys)
     source = read_step_frame(data)
-    table = collected(analysis.cost_by(source.frame, *keys), "costs")
+    needed = dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
+    costs = analysis.cost_by(source.frame, *keys)
+    table = collected(costs, "costs", dict.fromkeys(keys, Kind.KEY) | needed, optional=["runs"])
     unit, amounts = spent(table)
     shown, folded = fold(amounts, limit)
     bars = len(shown) + bool(len(folded))
     ax = new_axes(1.5 + 0.3 * max(bars, 2)) if ax is None else ax
     what = " · ".join(label_text(key, 28) for key in keys)
-    steps, total = int(numbers(table, "steps").sum()), float(amounts.sum())
+    steps, total = int(finite_numbers(table, "steps").sum()), float(amounts.sum())
     facts = [count_text(steps, source.total)]
     if steps:
         facts += [f"total {amount_text(total, unit)}", plural(len(table), "group")]
         facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
         _draw(ax, [*(table.take(pa.array(rows)) for rows in (shown, folded))], keys, unit, total)
     else:
-        ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
-        ax.set(xticks=[], yticks=[])
+        write_no_data(ax)
     ax.set_xlabel(unit, fontsize="small")
     ax.set_ylabel(what, fontsize="small", usetex=False)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
@@ -105,11 +107,11 @@ def _draw(ax: Axes, parts: list[pa.Table], keys: Sequence[str], unit: str, total
     own, rest = parts
     amount_of = "tokens" if unit == "tokens" else "cost_cents"
     names = [label_text(name, 32) for name in group_names(own, keys)]
-    lengths: list[float] = numbers(own, amount_of).tolist()
+    lengths: list[float] = finite_numbers(own, amount_of).tolist()
     counted = [_counted(own.slice(row, 1)) for row in range(len(own))]
     if len(rest):
         names.append(f"other ({len(rest):,})")
-        lengths.append(float(numbers(rest, amount_of).sum()))
+        lengths.append(float(finite_numbers(rest, amount_of).sum()))
         counted.append(_counted(rest))
     places = range(len(names))
     bars = ax.barh(places, lengths, height=0.72, color=PALETTE[0], linewidth=0)
@@ -129,17 +131,17 @@ def _draw(ax: Axes, parts: list[pa.Table], keys: Sequence[str], unit: str, total
 
 
 def _counted(rows: pa.Table) -> str:
-    text = plural(float(numbers(rows, "steps").sum()), "step")
-    # A run may have steps in several groups, so that the runs of folded ones cannot be added up.
+    text = plural(float(finite_numbers(rows, "steps").sum()), "step")
+    # A run may have steps in several groups, so the runs of folded groups do not add up.
     return (
-        f"{text}, {plural(float(numbers(rows, 'runs')[0]), 'run')}"
+        f"{text}, {plural(float(finite_numbers(rows, 'runs')[0]), 'run')}"
         if "runs" in rows.column_names and len(rows) == 1
         else text
     )
 
 
 def _label(ax: Axes, lengths: list[float], counted: list[str], unit: str, total: float) -> None:
-    """Write amount and share at each bar's end, and the counts after it in grey; leave room for them on the right."""
+    """Write amount and share at the end of each bar, then the counts in grey; leave room for them on the right."""
     room, widest = ax.get_window_extent().width, 0.0
     for place, (length, count) in enumerate(zip(lengths, counted, strict=True)):
         share = f" · {share_text(length / total)}" if total else ""
@@ -153,5 +155,5 @@ def _label(ax: Axes, lengths: list[float], counted: list[str], unit: str, total:
             fontsize="x-small", color="0.4", usetex=False, gid="count",
         )  # fmt: skip
         widest = max(widest, after + grey.get_window_extent().width)
-    # Names take about a quarter of the width; in a narrow Axes the bars keep a third of it whatever the words need.
+    # Names take about a quarter of the width; even in a narrow Axes, the bars keep a third.
     ax.set_xlim(0, (max(lengths) or 1.0) / max(0.34, 1 - widest / (0.85 * room)))

@@ -1,4 +1,4 @@
-"""What all plots say around their data: figure, title, facts, the violation. Text from the data is made inert here."""
+"""What surrounds the data in all plots: figure, title, facts, the violation. Text from the data is made inert here."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _GENERIC_FAMILIES = ("serif", "sans-serif", "sans serif", "sans", "cursive", "fa
 
 
 def new_axes(height: float) -> Axes:
-    """Make an Axes in a figure of its own, known to pyplot so that a notebook shows it at the end of the cell."""
+    """Make an Axes in a figure of its own, known to pyplot so that a notebook shows it after the cell."""
     import matplotlib.pyplot as plt
 
     return plt.figure(figsize=(10, height), layout="constrained").add_subplot()
 
 
 def label_text(text: object, width: int = 40) -> str:
-    """Untrusted text as a label: inert, and without letters that the fonts cannot draw (matplotlib warns of each)."""
+    """Untrusted text as a label: inert, and without letters that the fonts lack (matplotlib warns of each)."""
     shown = plot_text(text, width)
     if all(ord(letter) < _BASIC_LETTERS for letter in shown):
         return shown
@@ -48,7 +48,7 @@ def label_text(text: object, width: int = 40) -> str:
 
 @cache
 def _font_paths(families: tuple[str, ...], sans_serif: tuple[str, ...]) -> tuple[str, ...]:  # noqa: ARG001
-    """Find the files of the fonts that matplotlib draws with: the families by name, or else its default."""
+    """The files of the fonts that matplotlib uses: the families by name, or else its default."""
     paths = []
     for family in families:
         if family in _GENERIC_FAMILIES:
@@ -62,19 +62,19 @@ def _font_paths(families: tuple[str, ...], sans_serif: tuple[str, ...]) -> tuple
 
 
 def count_text(count: int, total: int | None) -> str:
-    """How many steps are drawn, and of how many where a limit cut them."""
+    """How many steps are drawn, and of how many if a limit cut them."""
     if total is not None:
         return f"first {count:,} of {total:,} steps"
     return plural(count, "step") if count else "no steps"
 
 
 def number_text(value: float, _position: int | None = None) -> str:
-    """Say a tick's number: grouped by thousands, and as short as it can be."""
+    """A tick's number, grouped by thousands and as short as possible."""
     return f"{value:,.12g}" if abs(value) < 1e12 else f"{value:.4g}"
 
 
 def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str = "") -> None:
-    """Write the title and below it one line of facts, both above `ax`, leaving a line for the violation's label.
+    """Write the title and below it one line of facts, both above `ax`, with room for the violation's label.
 
     Parameters
     ----------
@@ -95,9 +95,9 @@ def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str =
 def write_lines(
     ax: Axes, facts: Sequence[str], title: str | None, *, cut: bool, above: float = 5.0, until: Axes | None = None
 ) -> None:
-    """Write one line of facts `above` points over `ax`, bold where a limit `cut` the data, and over it the title.
+    """Write one line of facts `above` points over `ax`, bold if a limit `cut` the data, and the title over it.
 
-    They are cut to the width of `ax`, or reach as far as the panel `until` at its right.
+    They are cut to the width of `ax`, or may extend over the panels to its right up to `until`.
     """
     weight = "bold" if cut else "normal"
     lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
@@ -109,7 +109,7 @@ def write_lines(
 
 
 def _fit(artist: Text, text: str, ax: Axes, until: Axes | None) -> None:
-    """Give an artist the text, cut to the room there is: a narrow Axes (of a grid) has some for fewer letters."""
+    """Set an artist's text, cut to the width of its Axes, which may be narrow."""
     room = (until or ax).get_window_extent().x1 - ax.get_window_extent().x0
     letters = 200
     for _ in range(4):
@@ -143,15 +143,21 @@ def mark_violation(panels: Sequence[Axes], steps: StepData) -> None:
 
 
 def write_nothing_spent(ax: Axes) -> None:
-    """Say in an empty panel that there is nothing to add up."""
+    """Write in an empty panel that there is nothing to add up."""
     ax.text(0.5, 0.5, "no step has a cost or tokens", transform=ax.transAxes, ha="center", va="center", usetex=False)
     ax.set_yticks([])
 
 
+def write_no_data(ax: Axes, text: str = "no steps") -> None:
+    """Write in an empty plot why it is empty."""
+    ax.set(xticks=[], yticks=[])
+    ax.text(0.5, 0.5, text, transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+
+
 def write_empty(ax: Axes, steps: StepData, title: str | None, ylabel: str) -> Axes:
-    """Make it a plot of nothing that says so."""
+    """Make it a labelled plot without steps that says so."""
     write_heading(ax, steps, title)
     mark_violation([ax], steps)
-    ax.set(xticks=[], yticks=[], xlabel="time (UTC)", ylabel=ylabel)
-    ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+    ax.set(xlabel="time (UTC)", ylabel=ylabel)
+    write_no_data(ax)
     return ax

@@ -21,6 +21,7 @@ from exporttools.plots.captions import (
 )
 from exporttools.plots.step_data import read_steps
 from exporttools.plots.time_axis import dates, nice_step_us, set_time_axis
+from exporttools.text.words import plural
 from exporttools.times import DAY_US, duration_text
 
 if TYPE_CHECKING:
@@ -56,40 +57,40 @@ def timeline(
     """Draw what happened when, and what it cost.
 
     Each step is a bar from its start over its duration, in the lane and colour of its step type; bars of one type that
-    overlap in time stand below each other within the lane. Failed steps are hatched and have a mark above them.
+    overlap in time are stacked within the lane. Failed steps are hatched and have a mark above them.
     The violation is marked and labelled. The panel below shows the cost of the steps that started in each stretch of
-    time, by step type, and as a line the cost so far; tokens where no step has a cost.
+    time, by step type, and the cost so far as a line; tokens if no step has a cost.
 
     Parameters
     ----------
     data : ExportBundle, SnapshotTable of TraceStepSnapshot, or frame
         A frame is anything that Narwhals knows (pandas, Polars, pyarrow, DuckDB, ...) with the columns
         ``step_index``, ``timestamp`` (with a time zone), ``step_type``, ``tokens``, ``cost_cents`` (US cents),
-        ``duration_ms`` (ms) and ``status``; other columns are ignored, none of these may have NULLs.
+        ``duration_ms`` (ms) and ``status``, all without NULLs; other columns are ignored.
     violation_step_index : int, optional
-        The step at which it went wrong; else a bundle's own.
+        The step at which it went wrong; defaults to a bundle's own.
     title : str, optional
-        Else a bundle's incident or run.
+        Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw: both panels take its place, the rest of its figure is left alone. Else a new figure.
+        Where to draw: both panels take its place, and the rest of its figure is not touched. By default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The panel with the bars; `ax`, where it was given.
+        The panel with the bars; `ax`, if it was given.
 
     Raises
     ------
     ConfigError
         A column is missing or of another type, or times are naive.
     InconsistentData
-        A value is one that its column forbids.
+        A column has a value that it must not have, such as NULL or a negative duration.
 
     Notes
     -----
     At most a dozen step types have a lane of their own: those with the greatest share of the steps, of the cost or of
-    the failed steps, and the violation's; the rest are folded into "other". A pause that would leave no room for the
-    steps is cut short, in grey, and says how long it was. Beyond 3,000 steps, neighbouring bars that are narrower than
+    the failed steps, and that of the violation; the rest are folded into "other". A pause that would leave no room for the
+    steps is shortened, in grey, and says how long it was. Beyond 3,000 steps, neighbouring bars that are narrower than
     a pixel are drawn as one, and only the widest of the failed ones are hatched.
 
     Examples
@@ -119,7 +120,7 @@ def timeline(
 
 
 def _split(ax: Axes, lanes: int) -> Axes:
-    """Shrink `ax` to the upper part of its place, and give back a new Axes in the lower part."""
+    """Shrink `ax` to the upper part of its place, and return a new Axes in the lower part."""
     figure = ax.get_figure()
     assert figure is not None
     ratios = (0.2 * lanes + 0.6, 1.15)
@@ -147,7 +148,7 @@ class _Bars(NamedTuple):
     def taken(self, chosen: Any) -> _Bars:
         return _Bars(*(values[chosen] for values in self))
 
-    def rectangles(self) -> NDArray[np.float64]:
+    def rectangles(self) -> Floats:
         height = (_BARS[1] - _BARS[0]) / self.rows
         top = self.lane + _BARS[0] + self.row * height
         # Rows stay a little apart.
@@ -159,8 +160,8 @@ def _draw_lanes(ax: Axes, steps: StepData, time: PausedTime) -> None:
     bars = _bars(steps)
     colors = to_rgba_array(steps.colors)
     ink = ax.xaxis.label.get_color()  # black, unless the user's style is dark
-    # An edge of fixed width keeps a bar visible that is narrower than a pixel, at any size and zoom; it can be a wide
-    # one where there are few steps.
+    # An edge of fixed width keeps a bar that is narrower than a pixel visible at any size and zoom; it can be wider
+    # if there are few steps.
     narrow_points = 2.0 if len(steps) <= 300 else 1.4 if len(steps) <= 1500 else 0.8
     for failed in (False, True):
         drawn = _merged(bars.taken(steps.failed == failed), time.shown_days, exact=len(steps) <= _EXACT_STEPS)
@@ -171,7 +172,7 @@ def _draw_lanes(ax: Axes, steps: StepData, time: PausedTime) -> None:
         if not failed:
             _add(ax, drawn.rectangles(), colors[drawn.lane], colors[drawn.lane], points, gid="steps")
             continue
-        # A hatch is dear to draw, and is not seen in narrow bars.
+        # A hatch is expensive to draw, and invisible in narrow bars.
         widest = np.zeros(len(widths), np.bool_)
         widest[np.argsort(-widths, kind="stable")[:_MAX_HATCHED]] = True
         for chosen, hatch in ((~widest, None), (widest, _HATCH)):
@@ -199,14 +200,14 @@ def _label_lanes(ax: Axes, steps: StepData) -> None:
     in_lane = np.bincount(steps.lane, minlength=count).tolist()
     failed_in_lane = np.bincount(steps.lane[steps.failed], minlength=count).tolist()
     for lane, (of, failed) in enumerate(zip(in_lane, failed_in_lane, strict=True)):
-        text = f"{failed:,} of {of:,} failed" if failed else f"{of:,} step{'' if of == 1 else 's'}"
+        text = f"{failed:,} of {of:,} failed" if failed else plural(of, "step")
         ax.text(
             1.008, lane, text, transform=ax.get_yaxis_transform(), va="center", fontsize="x-small",
             usetex=False, gid="lane count",
         )  # fmt: skip
 
 
-def _rectangles(left: Floats, right: Floats, top: NDArray[Any], bottom: NDArray[Any]) -> NDArray[np.float64]:
+def _rectangles(left: Floats, right: Floats, top: NDArray[Any], bottom: NDArray[Any]) -> Floats:
     corners = np.empty((len(left), 4, 2))
     corners[:, :2, 0], corners[:, 2:, 0] = left[:, None], right[:, None]
     corners[:, 0, 1] = corners[:, 3, 1] = top
@@ -215,21 +216,21 @@ def _rectangles(left: Floats, right: Floats, top: NDArray[Any], bottom: NDArray[
 
 
 def _add(ax: Axes, corners: Any, face: Any, edge: Any, points: Any, *, zorder: float = 2, **kwargs: Any) -> None:
-    """Add one collection of rectangles, unless it has none."""
+    """Add one collection of rectangles, unless it is empty."""
     if not len(corners):
         return
     bars = PolyCollection(
         corners, facecolors=face, edgecolors=edge, linewidths=points, joinstyle="miter", zorder=zorder, **kwargs
     )
-    # Layout engines would measure every bar, several times; none reaches beyond its panel.
+    # Layout engines would measure every bar several times, though none extends beyond its panel.
     bars.set_in_layout(False)
     ax.add_collection(bars, autolim=False)
 
 
 def _bars(steps: StepData) -> _Bars:
-    """Give each step a bar. Bars of one lane that overlap in time get rows of their own, and share the lane's height.
+    """A bar for each step. Bars of one lane that overlap in time get rows of their own, and share the lane's height.
 
-    Overlaps that no eye would see make no rows. Where more than a few steps of a type run at once, bars share rows.
+    Overlaps too small to see get no rows. If more than a few steps of a type run at once, bars share rows.
     """
     row = np.zeros(len(steps), np.intp)
     rows = np.ones(len(steps), np.intp)
@@ -250,7 +251,7 @@ def _bars(steps: StepData) -> _Bars:
                 place = free.index(min(free))
             free[place] = max(free[place], e)
             placed[i] = place
-        # Only those that overlap, one with the next, share the lane's height.
+        # Only bars that overlap with the next share the lane's height.
         first = np.flatnonzero(np.r_[True, ~overlaps])
         row[members] = placed
         rows[members] = np.repeat(np.maximum.reduceat(placed, first) + 1, np.diff(np.r_[first, len(members)]))
@@ -258,7 +259,7 @@ def _bars(steps: StepData) -> _Bars:
 
 
 def _merged(bars: _Bars, shown_days: float, *, exact: bool) -> _Bars:
-    """Make one bar of neighbours in a row that are too narrow to be told apart: it looks the same, drawn faster."""
+    """Join neighbours in a row that are too narrow to distinguish into one bar: it looks the same and is drawn faster."""
     if exact or not len(bars.start):
         return bars
     bars = bars.taken(np.lexsort((bars.start, bars.row, bars.rows, bars.lane)))
@@ -272,7 +273,7 @@ def _merged(bars: _Bars, shown_days: float, *, exact: bool) -> _Bars:
 
 
 def _draw_spending(ax: Axes, steps: StepData, time: PausedTime) -> None:
-    """Draw what the steps spent that started in each stretch of time, by type, and as a line the sum so far."""
+    """Draw what the steps that started in each stretch of time spent, by type, and the sum so far as a line."""
     unit, amounts = steps.amount
     ax.tick_params(axis="y", labelsize="small")
     if not amounts.any():

@@ -1,4 +1,4 @@
-"""Several panels in the place of one Axes, which keeps the first. Nothing is drawn here."""
+"""Several panels in the place of one Axes, which becomes the first of them. Nothing is drawn here."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ if TYPE_CHECKING:
 
 
 def split(ax: Axes, heights: Sequence[float], columns: Sequence[int], *, wspace: float = 0.03) -> list[Axes]:
-    """Cut the place of `ax` into rows, and each row into columns of equal width.
+    """Divide the place of `ax` into rows, and each row into columns of equal width.
 
     Parameters
     ----------
     ax : matplotlib.axes.Axes
-        Becomes the first panel of the first row. The rest of its figure is left alone.
+        Becomes the first panel of the first row. The rest of its figure is not touched.
     heights : sequence of float
-        Of the rows, in proportion.
+        The relative heights of the rows.
     columns : sequence of int
-        How many panels each row has.
+        The number of panels in each row.
 
     Returns
     -------
@@ -45,7 +45,7 @@ def split(ax: Axes, heights: Sequence[float], columns: Sequence[int], *, wspace:
     rows: GridSpecBase
     if place is not None:
         rows = GridSpecFromSubplotSpec(len(heights), 1, place, height_ratios=heights, hspace=0.12)
-    else:  # an Axes put somewhere by hand, where no layout engine may move it from
+    else:  # an Axes placed by hand, which no layout engine may move
         box = ax.get_position()
         rows = GridSpec(
             len(heights), 1, height_ratios=heights, hspace=0.5, left=box.x0, right=box.x1, bottom=box.y0, top=box.y1

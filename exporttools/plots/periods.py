@@ -1,4 +1,4 @@
-"""What was spent in each hour, day or week, and by whom."""
+"""What was spent in each hour, day or week, and by which group."""
 
 from __future__ import annotations
 
@@ -10,17 +10,18 @@ from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
-from exporttools.plots.answers import (
+from exporttools.analysis.columns import Kind
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
+from exporttools.plots.results import (
     collected,
+    finite_numbers,
     fold,
     group_names,
-    numbers,
     read_step_frame,
     require_key_names,
     require_limit,
     spent,
 )
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
 from exporttools.plots.step_data import OTHER_COLOR
 from exporttools.plots.time_axis import dates, set_time_axis
 from exporttools.text.words import amount_text, plural, share_text
@@ -60,27 +61,28 @@ def cost_over_time(
         A frame is anything that Narwhals knows (pandas, Polars, pyarrow, DuckDB, Dask, PySpark) with ``timestamp`` (with
         a time zone), ``cost_cents`` (US cents), ``tokens`` and ``duration_ms``; and `by`.
     every : str
-        The periods' length, such as ``"15min"``, ``"1h"``, ``"1d"``, ``"1w"``; in UTC.
+        The length of a period, such as ``"15min"``, ``"1h"``, ``"1d"``, ``"1w"``; in UTC.
     by : str, optional
-        What to split each period by, such as ``"agent_id"``; the group that spent most is at the bottom.
+        The column to split each period by, such as ``"agent_id"``; the group that spent most is at the bottom.
     limit : int
-        How many groups at most; what is beyond is folded into "other".
+        The maximum number of groups; further ones are folded into "other".
     title : str, optional
-        Else a bundle's incident or run.
+        Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; else a new figure.
+        Where to draw; by default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        In US cents per period over UTC; in tokens where nothing has a cost, which the plot then says.
+        In US cents per period over UTC; in tokens if nothing has a cost, and the plot says so.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, `every` or `limit` is none, or there would be too many periods.
+        A column is missing or of another type, `every` is not a length, or `limit` not a positive integer, or there would
+        be too many periods.
     InconsistentData
-        A period's cost is below 0 or infinite.
+        The cost of a period is negative or infinite.
 
     Notes
     -----
@@ -98,10 +100,12 @@ def cost_over_time(
     require_key_names("by", [] if by is None else [by])
     source = read_step_frame(data)
     length_us = parse_length("every", every).total_seconds() * 1e6
-    table = collected(analysis.cost_over_time(source.frame, every, by), "costs")
+    needed = {"period_start": Kind.TIME} | dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
+    costs = analysis.cost_over_time(source.frame, every, by)
+    table = collected(costs, "costs", needed | ({} if by is None else {by: Kind.KEY}))
     unit, amounts = spent(table)
     ax = new_axes(4.2) if ax is None else ax
-    steps = numbers(table, "steps")
+    steps = finite_numbers(table, "steps")
     facts = [count_text(int(steps.sum()), source.total)]
     if len(table):
         start_us, period = np.unique(table["period_start"].cast(pa.int64()).to_numpy(), return_inverse=True)
@@ -118,8 +122,8 @@ def cost_over_time(
             facts.append(plural(groups, "group"))
             _legend(ax, by, stacks, names, unit, folded)
     else:
-        ax.set(xticks=[], yticks=[], xlabel="time (UTC)")
-        ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+        ax.set_xlabel("time (UTC)")
+        write_no_data(ax)
     ax.set_ylabel(f"{unit} per {duration_text(length_us)}", fontsize="small")
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax
@@ -128,12 +132,12 @@ def cost_over_time(
 def _stacks(
     table: pa.Table, by: str | None, amounts: Floats, period: NDArray[Any], limit: int
 ) -> tuple[Floats, list[str], int, bool]:
-    """Amounts of shape (groups drawn, periods), the greatest group first; the groups' names; how many there were; whether the last are
-    several, folded.
+    """Amounts of shape (groups drawn, periods), the greatest group first; their names; how many groups there are; whether
+    the last one drawn stands for several.
     """
     if by is None:
         return np.asarray(np.bincount(period, amounts), np.float64)[None, :], [""], 1, False
-    # Every period has every group, in the same order (the analysis fills them).
+    # Every period has every group, in the same order: the analysis fills them.
     groups = int(np.count_nonzero(period == 0))
     by_group = amounts.reshape(-1, groups).T
     names = group_names(table.slice(0, groups), [by])
@@ -155,7 +159,7 @@ def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, folded: bool) 
         }
         upper = lower + amounts
         if len(starts) <= _MAX_BARS:
-            # Bars of no height would still show their edge.
+            # Even bars of height 0 would show their edge.
             some = amounts > 0
             ax.bar(starts[some], amounts[some], 0.9 * width, lower[some], align="edge", **look)
         else:
@@ -171,7 +175,7 @@ def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, folded: bool) 
 
 
 def _look(row: int, rows: int, *, folded: bool = False) -> dict[str, Any]:
-    """Face and hatch of a stack: dark at the bottom, light at the top."""
+    """Colour and hatch of a stack: dark at the bottom, light at the top."""
     if folded:
         return {"facecolor": OTHER_COLOR, "hatch": _OTHER_HATCH, "edgecolor": "white"}
     if rows == 1:

@@ -1,4 +1,4 @@
-"""Two runs side by side: by step type what each cost and how long it took, and how the cost grew."""
+"""Two runs side by side: what each step type cost and how long it took, and how the cost grew."""
 
 from __future__ import annotations
 
@@ -10,10 +10,11 @@ import pyarrow.compute as pc
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
-from exporttools.plots.answers import collected, fold, numbers, read_step_frame
-from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines
+from exporttools.analysis.columns import Kind
+from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
 from exporttools.plots.panels import split
-from exporttools.text.words import amount_text
+from exporttools.plots.results import collected, finite_numbers, fold, read_step_frame
+from exporttools.text.words import amount_text, plural
 from exporttools.times import duration_text
 
 if TYPE_CHECKING:
@@ -22,10 +23,13 @@ if TYPE_CHECKING:
     import matplotlib.axes
     from matplotlib.axes import Axes
 
-    from exporttools.analysis.groups import Floats, Indices
+    from exporttools.analysis.groups import Floats
 
 _LIMIT = 8
-# Dark and plain, light and hatched: told apart in grey.
+_SUMS = dict.fromkeys(
+    (f"{name}_{side}" for name in ("cost_cents", "tokens", "duration_ms") for side in "ab"), Kind.NUMBER
+)
+# Dark and plain, light and hatched: distinct even in grey.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"facecolor": "#0072B2", "edgecolor": "white", "linewidth": 0.0},
     {"facecolor": "#E69F00", "edgecolor": "white", "linewidth": 0.0, "hatch": "////"},
@@ -39,27 +43,27 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
     Parameters
     ----------
     a, b : ExportBundle, SnapshotTable of TraceStepSnapshot, or frame
-        Of one trace each, with the columns that :func:`exporttools.analysis.compare_runs` needs.
+        Each of one trace, with the columns that :func:`exporttools.compare_runs` needs.
     title : str, optional
-        Else the two runs' names.
+        Defaults to the names of the two runs.
     ax : matplotlib.axes.Axes, optional
-        Where to draw: all three panels take its place. Else a new figure.
+        Where to draw: all three panels take its place. By default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The panel of costs in US cents, or tokens where neither run has a cost; `ax`, where it was given.
+        The panel of costs in US cents, or tokens if neither run has a cost; `ax`, if it was given.
 
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, or a frame has several traces.
+        A column is missing or of another type, or a frame has several traces.
     InconsistentData
         A sum is infinite.
 
     Notes
     -----
-    Time is the sum of the steps' durations. The 8 step types that cost or took most are shown, the rest is folded.
+    Time is the sum of the steps' durations. The 8 step types that cost or took most are shown, the rest are folded.
 
     Examples
     --------
@@ -69,63 +73,71 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
     'US cents'
     """
     sources = (read_step_frame(a), read_step_frame(b))
-    table = collected(analysis.compare_runs(*(source.frame for source in sources)), "comparison")
+    frames = [source.frame for source in sources]
     names = tuple(label_text(source.title or f"run {side}", 60) for source, side in zip(sources, "ab", strict=True))
+    types = collected(
+        analysis.compare_runs(*frames, by="step_type"), "comparison",
+        {"step_type": Kind.TEXT, "steps_a": Kind.WHOLE, "steps_b": Kind.WHOLE, "status_changes": Kind.WHOLE} | _SUMS,
+    )  # fmt: skip
     unit, measure = "US cents", "cost_cents"
-    if not any(pc.sum(table[f"cost_cents_{side}"]).as_py() for side in "ab") and any(
-        pc.sum(table[f"tokens_{side}"]).as_py() for side in "ab"
+    if not any(pc.any(pc.not_equal(types[f"cost_cents_{side}"], 0)).as_py() for side in "ab") and any(
+        pc.any(pc.not_equal(types[f"tokens_{side}"], 0)).as_py() for side in "ab"
     ):
         unit, measure = "tokens", "tokens"
-    cost, time = ([numbers(table, f"{name}_{side}") for side in "ab"] for name in (measure, "duration_ms"))
+    cost, time = ([finite_numbers(types, f"{name}_{side}") for side in "ab"] for name in (measure, "duration_ms"))
     facts = [
-        f"{side}: {count_text(len(table) - table[f'step_index_{side}'].null_count, source.total)}, "
-        f"{amount_text(float(of.sum()), unit)}"
+        f"{side}: {count_text(pc.sum(types[f'steps_{side}']).as_py() or 0, source.total)}, {amount_text(float(of.sum()), unit)}"
         for side, source, of in zip("ab", sources, cost, strict=True)
     ]
-    if other := pc.sum(pc.equal(table["change"], "status")).as_py():
-        facts.append(f"{other:,} ended otherwise")
+    if changes := pc.sum(types["status_changes"]).as_py():
+        facts.append(f"{plural(changes, 'step')} with a different status")
     facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
-    types, of_type = _types(table, cost, time)
-    ax = new_axes(3.0 + 0.42 * max(len(types), 2)) if ax is None else ax
+    labels, cost, time = _folded(types["step_type"], cost, time)
+    ax = new_axes(3.0 + 0.42 * max(len(labels), 2)) if ax is None else ax
     ax.set_xlabel(unit, fontsize="small")
     until = None
-    if len(table):
-        costs, until, growth = split(ax, [0.42 * len(types) + 0.3, 1.6], [2, 1], wspace=0.08)
-        _draw_pairs(costs, _sums(of_type, cost, len(types)), lambda value: amount_text(value, unit).split(" ")[0])
-        _draw_pairs(until, _sums(of_type, time, len(types)), lambda value: duration_text(value * 1000))
-        costs.set_yticks(range(len(types)), types, fontsize="small", usetex=False)
-        until.set_yticks(range(len(types)), [""] * len(types))
+    if len(types):
+        costs, until, growth = split(ax, [0.42 * len(labels) + 0.3, 1.6], [2, 1], wspace=0.08)
+        _draw_pairs(costs, cost, lambda value: amount_text(value, unit).split(" ")[0])
+        _draw_pairs(until, time, lambda value: duration_text(value * 1000))
+        costs.set_yticks(range(len(labels)), labels, fontsize="small", usetex=False)
+        until.set_yticks(range(len(labels)), [""] * len(labels))
         until.set_xlabel("seconds in steps", fontsize="small")
         until.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
-        _draw_growth(growth, table, cost, names, unit)
+        _draw_growth(growth, _so_far(frames, measure), names, unit)
     else:
-        ax.set(xticks=[], yticks=[])
-        ax.text(0.5, 0.5, "no steps", transform=ax.transAxes, ha="center", va="center", fontsize="large", usetex=False)
+        write_no_data(ax)
     cut = any(source.total is not None for source in sources)
     write_lines(ax, facts, title if title is not None else " | ".join(names), cut=cut, until=until)
     return ax
 
 
-def _types(table: pa.Table, cost: list[Floats], time: list[Floats]) -> tuple[list[str], Indices]:
-    """Name the step types that are shown, the greatest share of cost or time first; and say for each row which is its."""
-    encoded = table["step_type"].combine_chunks().dictionary_encode(null_encoding="encode")
-    code, count = encoded.indices.to_numpy(), len(encoded.dictionary)
-    shares = [
-        np.bincount(code, of[0] + of[1], count) / (float(of[0].sum() + of[1].sum()) or 1.0) for of in (cost, time)
-    ]
-    shown, folded = fold(np.maximum(*shares) if count else np.zeros(0), _LIMIT)
-    place = np.full(count, len(shown), np.intp)
-    place[shown] = np.arange(len(shown))
-    names = [label_text(name, 28) for name in encoded.dictionary.take(pa.array(shown)).to_pylist()]
-    return [*names, *([f"other ({len(folded):,} types)"] if len(folded) else [])], place[code]
+def _folded(
+    types: pa.ChunkedArray, cost: list[Floats], time: list[Floats]
+) -> tuple[list[str], list[Floats], list[Floats]]:
+    """The names of the step types that are shown, the greatest share of cost or time first; and both runs' sums for them."""
+    shares = [(of[0] + of[1]) / (float(of[0].sum() + of[1].sum()) or 1.0) for of in (cost, time)]
+    shown, rest = fold(np.maximum(*shares), _LIMIT)
+    names = [label_text(name, 28) for name in types.take(pa.array(shown)).to_pylist()]
+    if not len(rest):
+        return names, [of[shown] for of in cost], [of[shown] for of in time]
+    cost, time = ([np.r_[of[shown], of[rest].sum()] for of in sums] for sums in (cost, time))
+    return [*names, f"other ({len(rest):,} types)"], cost, time
 
 
-def _sums(of_type: Indices, values: list[Floats], count: int) -> list[Floats]:
-    return [np.asarray(np.bincount(of_type, of, count), np.float64) for of in values]
+def _so_far(frames: list[Any], measure: str) -> list[Floats]:
+    """What each run had spent after each of its steps, from 0 on."""
+    indices = dict.fromkeys(("step_index_a", "step_index_b"), Kind.WHOLE)
+    steps = collected(analysis.compare_runs(*frames), "comparison", indices | _SUMS)
+    growth: list[Floats] = []
+    for side in "ab":
+        own = steps.filter(steps[f"step_index_{side}"].is_valid()).sort_by(f"step_index_{side}")
+        growth.append(np.r_[0.0, np.cumsum(finite_numbers(own, f"{measure}_{side}"))])
+    return growth
 
 
 def _draw_pairs(ax: Axes, sums: list[Floats], text: Callable[[float], str]) -> None:
-    """Draw two bars a step type, and behind them by how much the second is more."""
+    """Draw two bars for each step type, and at their end by how much the second differs."""
     places = np.arange(len(sums[0]))
     for number, (of, look) in enumerate(zip(sums, _LOOKS, strict=True)):
         ax.barh(places + (number - 0.5) * 0.38, of, height=0.36, gid=f"run {'ab'[number]}", **look)
@@ -146,23 +158,13 @@ def _draw_pairs(ax: Axes, sums: list[Floats], text: Callable[[float], str]) -> N
         ax.spines[side].set_visible(False)
 
 
-def _draw_growth(ax: Axes, table: pa.Table, cost: list[Floats], names: tuple[str, ...], unit: str) -> None:
-    """Draw what was spent so far after each step of both runs, by the step's number in its run."""
-    for side, of, (color, style), name in zip("ab", cost, _LINES, names, strict=True):
-        index = table[f"step_index_{side}"]
-        known = index.is_valid().to_numpy()
-        order = np.argsort(index.drop_null().to_numpy(), kind="stable")
-        so_far = np.r_[0.0, np.cumsum(of[known][order])]
+def _draw_growth(ax: Axes, growth: list[Floats], names: tuple[str, ...], unit: str) -> None:
+    """Draw what both runs had spent after each of their steps."""
+    for side, so_far, (color, style), name in zip("ab", growth, _LINES, names, strict=True):
         ax.step(
-            np.arange(len(so_far)),
-            so_far,
-            where="post",
-            color=color,
-            linestyle=style,
-            linewidth=1.6,
-            label=f"{side}: {name}",
-            gid=f"run {side}",
-        )
+            np.arange(len(so_far)), so_far, where="post", color=color, linestyle=style, linewidth=1.6,
+            label=f"{side}: {name}", gid=f"run {side}",
+        )  # fmt: skip
     ax.set_xlabel("steps so far", fontsize="small")
     ax.set_ylabel(f"{unit} so far", fontsize="small")
     ax.set_ylim(bottom=0)

@@ -34,28 +34,28 @@ _MAX_POINTS = 2000
 
 
 def cumulative_cost(data: Any, *, title: str | None = None, ax: Axes | None = None) -> matplotlib.axes.Axes:
-    """Draw the cost so far over time, as a step line over bands that say which step types spent it.
+    """Draw the cost so far over time: a step line over a band for each step type that spent it.
 
     Parameters
     ----------
     data : ExportBundle, SnapshotTable of TraceStepSnapshot, or frame
         As for :func:`timeline`.
     title : str, optional
-        Else a bundle's incident or run.
+        Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; else a new figure.
+        Where to draw; by default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        In US cents over UTC; in tokens where no step has a cost, which the plot then says.
+        In US cents over UTC; in tokens if no step has a cost, and the plot says so.
 
     Raises
     ------
     ConfigError
         A column is missing or of another type, or times are naive.
     InconsistentData
-        A value is one that its column forbids.
+        A column has a value that it must not have, such as NULL or a negative duration.
 
     Notes
     -----
@@ -118,7 +118,7 @@ def _draw_bands(ax: Axes, steps: StepData, time: PausedTime) -> None:
 
 
 def _bands(steps: StepData, amounts: Floats) -> tuple[Indices, list[str], list[str]]:
-    """For each step the number of its band; the bands' names and colours, which are those of the timeline's lanes."""
+    """The band of each step; and the bands' names and colours, which are those of the timeline's lanes."""
     count = len(steps.types)
     by_type = np.bincount(steps.lane, amounts, minlength=count)
     named = count - bool(steps.folded)
@@ -137,7 +137,7 @@ def _bands(steps: StepData, amounts: Floats) -> tuple[Indices, list[str], list[s
 
 
 def _rows_to_draw(steps: StepData) -> Indices:
-    """Find the rows after which the line has a point: the last of each instant or sliver of time."""
+    """The rows after which the line has a point: the last of each instant or sliver of time."""
     instant = steps.start_us
     if len(instant) > _MAX_POINTS:
         instant = (instant - instant[0]) // max(1, int(np.ptp(instant)) // _MAX_POINTS)

@@ -1,36 +1,32 @@
-"""A bundle, a table or any frame of steps -> the arrays that plots draw. Nothing is drawn here."""
+"""The steps of a bundle, a table or any frame, as the arrays that plots draw. Nothing is drawn here."""
 
 from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
+from exporttools.analysis.columns import Kind
+from exporttools.analysis.frames import read, to_arrow
 from exporttools.errors import ConfigError
 from exporttools.plots.time_axis import dates
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import TRACE_STEPS
-from exporttools.records.snapshot_table import SnapshotTable
-from exporttools.records.snapshots import TraceStepSnapshot
 from exporttools.records.statuses import failed_steps
+from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-    from exporttools.analysis.groups import Floats, Indices
-
-    Integers: TypeAlias = NDArray[np.int64]
+    from exporttools.analysis.groups import Flags, Floats, Indices, Integers
 
 MAX_LANES = 12
-"""How many step types a picture tells apart; the rest are folded into one."""
+"""How many step types a plot shows; the rest are folded into one."""
 
-# Okabe and Ito's palette without black, then four of Paul Tol's "muted": told apart under the common colour vision
-# deficiencies. Types of similar lightness are told apart by their lane, or by their place in a stack.
+# Okabe and Ito's palette without black, then four of Paul Tol's "muted": distinct under the common colour vision
+# deficiencies. Types of similar lightness differ by their lane, or by their place in a stack.
 PALETTE = (
     "#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00",
     "#F0E442", "#332288", "#999933", "#882255", "#44AA99",
@@ -38,6 +34,7 @@ PALETTE = (
 OTHER_COLOR = "#999999"
 
 _COLUMNS = tuple(column for column in TRACE_STEPS.columns if not column.nullable)
+_KINDS = {"string": Kind.TEXT, "int64": Kind.WHOLE, "float64": Kind.NUMBER, "timestamp": Kind.TIME}
 _LAST_TIME_US = np.datetime64("9999-12-31T23:59:59", "us").astype(np.int64)
 _DAY_MS = 86_400_000.0
 
@@ -46,7 +43,7 @@ _DAY_MS = 86_400_000.0
 class Violation:
     """Where it went wrong, in words and on the time axis.
 
-    ``row`` is the step's, None where no step of those here is known to be it; ``time`` is None where it lies outside.
+    ``row`` is that of its step, None if it is not known; ``time`` is None if it lies outside the plot.
     """
 
     label: str
@@ -58,8 +55,8 @@ class Violation:
 class StepData:
     """Steps in the order of their start. Times are matplotlib dates (days), amounts as in the schema.
 
-    ``lane`` says for each step which of ``types`` it is; where types were folded, the last one is made up of
-    ``folded`` types and has no name. ``colors`` go with ``types``.
+    ``lane`` is the place of each step's type in ``types``; if types were folded, the last of them stands for
+    ``folded`` types and has no name. ``colors`` are those of ``types``.
     """
 
     step_index: Integers
@@ -67,7 +64,7 @@ class StepData:
     start: Floats
     end: Floats
     lane: Indices
-    failed: NDArray[np.bool_]
+    failed: Flags
     cost_cents: Floats
     tokens: Floats
     types: tuple[str, ...]
@@ -82,23 +79,25 @@ class StepData:
 
     @property
     def amount(self) -> tuple[str, Floats]:
-        """The unit and the amounts that say what was spent: cents, or tokens where no step has a cost."""
+        """The unit and the amounts of what was spent: US cents, or tokens if no step has a cost."""
         if not self.cost_cents.any() and self.tokens.any():
             return "tokens", self.tokens
         return "US cents", self.cost_cents
 
 
 def read_steps(data: Any, violation_step_index: int | None) -> StepData:
-    """Read the steps of a bundle, a SnapshotTable or any frame that Narwhals or the Arrow PyCapsule interface reads."""
+    """Read the steps of a bundle, a SnapshotTable or any frame; each value must be one that its column may hold."""
     bundle = data if isinstance(data, ExportBundle) else None
-    table, total = _read_table(data if bundle is None else bundle.steps)
+    frame = read(data, {column.name: _KINDS[column.type] for column in _COLUMNS}, warn=False)
+    table = to_arrow(frame)
+    require_valid(table, _COLUMNS, origin=Origin(frame.what), key=TRACE_STEPS.key)
     start_us = table["timestamp"].cast(pa.int64()).to_numpy()
     order = np.lexsort((table["step_index"].to_numpy(), start_us))
     table, start_us = table.take(pa.array(order)), start_us[order]
     step_index = table["step_index"].to_numpy()
     durations = table["duration_ms"].to_numpy()
     start = dates(start_us)
-    # A duration may be any finite number, a picture's time may not.
+    # A duration may be any finite number, but an axis ends with the year 9999.
     end = np.minimum(start + durations / _DAY_MS, max(float(dates(_LAST_TIME_US)), start.max(initial=0.0)))
     failed = np.asarray(failed_steps(table["status"]).to_numpy(), np.bool_)
     cost = table["cost_cents"].to_numpy()
@@ -125,61 +124,10 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
         types=(*names, *(("",) if folded else ())),
         colors=colors,
         folded=folded,
-        total=total,
+        total=frame.total,
         title=None if bundle is None else bundle.headline,
         violation=violation,
     )
-
-
-def _read_table(data: Any) -> tuple[pa.Table, int | None]:
-    """Give the columns that plots need, valid and of the schema's types, and how many there were before a limit."""
-    names = [column.name for column in _COLUMNS]
-    if isinstance(data, SnapshotTable):
-        if data.snapshot_type is not TraceStepSnapshot:
-            raise ConfigError(f"a plot of steps takes TraceStepSnapshots; found {data.describe()}")
-        return data.to_arrow().select(names), data.total
-    # SnapshotTable.to_pandas() leaves word of a cut in the frame's attrs.
-    attrs = getattr(data, "attrs", None)
-    total = attrs.get("total") if isinstance(attrs, dict) else None
-    table = _select(data, names)
-    columns = {name: _cast(table[name], name) for name in names}
-    unread = {name: pa.nulls(len(table), pa.string()) for name in TRACE_STEPS.names if name not in names}
-    # The one judge of what a column may hold: no NULL, no NaN, nothing below its minimum.
-    table = SnapshotTable(TraceStepSnapshot, pa.table(columns | unread)).to_arrow().select(names)
-    return table, total if isinstance(total, int) and total > table.num_rows else None
-
-
-def _select(data: Any, names: list[str]) -> pa.Table:
-    try:
-        frame = nw.from_native(data)
-    except TypeError:
-        if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
-            raise ConfigError(
-                f"cannot read steps from {type(data).__name__}; accepted are an ExportBundle, a SnapshotTable of steps "
-                f"and a frame that Narwhals knows (pandas, Polars, pyarrow, DuckDB, ...)"
-            ) from None
-        frame = nw.from_native(pa.table(data))
-    found = frame.collect_schema().names()
-    absent = [name for name in names if name not in found]
-    if absent:
-        columns = ", ".join(one_line(name, 60) for name in found) or "no columns"
-        raise ConfigError(f"steps: no column {', '.join(absent)}; found {columns}")
-    selected = frame.select(names)
-    if isinstance(selected, nw.LazyFrame):
-        return selected.collect("pyarrow").to_native()
-    return selected.to_arrow()
-
-
-def _cast(values: pa.ChunkedArray, name: str) -> pa.ChunkedArray:
-    wanted = TRACE_STEPS.arrow_schema().field(name).type
-    if pa.types.is_timestamp(values.type) and values.type.tz is None:
-        raise ConfigError(f"steps: column {name!r} has naive times; give them a time zone, such as UTC")
-    try:
-        # Nanoseconds lose their last digits, which no plot shows; any other loss is an error.
-        return values.cast(wanted, safe=not pa.types.is_timestamp(wanted))
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        why = one_line(error)
-        raise ConfigError(f"steps: column {name!r} is of type {values.type}; expected {wanted}: {why}") from error
 
 
 def _wanted_violation(bundle: ExportBundle | None, violation_step_index: int | None) -> int | None:
@@ -195,7 +143,7 @@ def _wanted_violation(bundle: ExportBundle | None, violation_step_index: int | N
 def _find_violation(
     bundle: ExportBundle | None, wanted: int | None, table: pa.Table, step_index: Integers, start: Floats, end: Floats
 ) -> Violation | None:
-    """Find the violation among the steps, or say that it is not there."""
+    """The violation among the steps, or word that it is not there."""
     recorded = bundle.trace.violation_timestamp if bundle is not None and bundle.trace is not None else None
     if wanted is None:
         if recorded is None:
@@ -214,12 +162,12 @@ def _find_violation(
 
 
 def _fold(
-    codes: Indices, count: int, amounts: Floats, failed: NDArray[np.bool_], violation_row: int | None
+    codes: Indices, count: int, amounts: Floats, failed: Flags, violation_row: int | None
 ) -> tuple[Indices, Indices, list[int]]:
-    """Give the lane of each step, the types that have their own lane in order of first appearance, and their ranks.
+    """The lane of each step, the types that have a lane of their own in order of first appearance, and their ranks.
 
-    A type ranks by its share of the steps, of the cost or of the failed steps, whichever is greatest: the one dear
-    call and the one failure of a long run are what its reader looks for. The violation's own type comes first.
+    A type ranks by its share of the steps, of the cost or of the failed steps, whichever is greatest: the one expensive
+    call and the one failure of a long run are what a reader looks for. The type of the violation comes first.
     """
     shares = np.zeros((3, count))
     for row, weights in enumerate((np.ones(len(codes)), amounts, failed.astype(np.float64))):
@@ -227,7 +175,7 @@ def _fold(
             shares[row] = np.bincount(codes, weights / weights.max(), minlength=count)
             shares[row] /= shares[row].sum()
     rank = shares.max(axis=0, initial=0.0)
-    # Colours go by rank alone, so that they are the same in plots with and without a violation.
+    # Colours depend on the rank alone, so that they are the same in plots with and without a violation.
     rank_of = np.empty(count, np.intp)
     rank_of[np.argsort(-rank, kind="stable")] = np.arange(count)
     if violation_row is not None:

@@ -1,4 +1,4 @@
-"""A time axis in UTC that reads well for a millisecond as for years, and cuts long pauses short."""
+"""A time axis in UTC that reads well from microseconds to years, and shortens long pauses."""
 
 from __future__ import annotations
 
@@ -16,11 +16,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from matplotlib.axes import Axes
-    from numpy.typing import NDArray
 
     from exporttools.analysis.groups import Floats
 
-# The only distances between ticks and the only widths of bins: what people count time in.
+# The distances between ticks and the widths of bins: units in which people count time.
 STEPS_US: tuple[int, ...] = (
     *(digit * int(10**power) for power in range(6) for digit in (1, 2, 5)),
     *(n * SECOND_US for n in (1, 2, 5, 10, 15, 30)),
@@ -37,23 +36,23 @@ _TICKS = 8
 
 
 def dates(times_us: Any) -> Any:
-    """Turn microseconds since 1970, one or an array, into matplotlib dates: days since its epoch, in float64."""
+    """Microseconds since 1970, one or an array, as matplotlib dates: days since its epoch, in float64."""
     return date2num(np.asarray(times_us, np.int64).view("datetime64[us]"))  # type: ignore[no-untyped-call]
 
 
 def nice_step_us(span_days: float, at_most: int) -> int:
-    """Find the least of :data:`STEPS_US` that cuts a span into at most so many pieces."""
+    """The least of :data:`STEPS_US` that divides a span into at most so many parts."""
     wanted = span_days * DAY_US / at_most
     return next((step for step in STEPS_US if step >= wanted), STEPS_US[-1])
 
 
 def find_pauses(start: Floats, end: Floats) -> list[tuple[float, float]]:
-    """Find the few long stretches without any step that would leave no room for the steps, in order of time.
+    """The few long stretches without any step that would leave no room for the steps, in order of time.
 
     Parameters
     ----------
     start, end : array of float
-        Of each step, in the order of the starts; matplotlib dates.
+        The start and end of each step, ordered by start; matplotlib dates.
     """
     if len(start) < 2:
         return []
@@ -61,7 +60,7 @@ def find_pauses(start: Floats, end: Floats) -> list[tuple[float, float]]:
     gaps = start[1:] - reached[:-1]
     longest = np.argsort(-gaps, kind="stable")[:_MAX_PAUSES]
     rest = (reached[-1] - start[0]) - np.cumsum(gaps[longest])
-    # A pause is cut where it is thrice as long as all that remains, and what remains has steps enough to look at.
+    # A pause is shortened if it is at least three times as long as all that remains, and enough steps remain to look at.
     worth = (gaps[longest] >= 3 * rest) & (gaps[longest] >= _SHORTEST_PAUSE_DAYS)
     worth &= len(start) >= 5 * np.arange(2, len(longest) + 2)
     count = int(np.flatnonzero(worth)[-1]) + 1 if worth.any() else 0
@@ -73,7 +72,7 @@ class PausedTime:
 
     def __init__(self, first: float, last: float, pauses: Sequence[tuple[float, float]]) -> None:
         rest = (last - first) - sum(stop - start for start, stop in pauses)
-        # All at one instant: a second around it. Else the least margin is what a date's float64 can tell apart.
+        # If all is at one instant, a second around it. Else at least what a date's float64 can resolve.
         margin = max(0.03 * rest, 10 / DAY_US) if rest else 0.5 / 86_400
         self.pauses = [(start + margin, stop - margin) for start, stop in pauses]
         self.pause_texts = [f"no steps for {duration_text((stop - start) * DAY_US)}" for start, stop in pauses]
@@ -82,24 +81,24 @@ class PausedTime:
         self.shown_days = float(widths[0::2].sum())
         widths[1::2] = _PAUSE_SHARE * self.shown_days
         places = np.concatenate([[0.0], np.cumsum(widths)])
-        far = 1e8  # beyond the picture the map goes on unbent, so that it can be moved and zoomed
-        # Where lines end: with the last step, unless that would leave them no length.
+        far = 1e8  # beyond the plot the map is linear, so that it can be panned and zoomed
+        # Lines end with the last step, unless that would leave them no length.
         self.line_end = last if last > first else last + margin
         self.limits = (bounds[0], bounds[-1])
         self._bounds = np.array([bounds[0] - far, *bounds, bounds[-1] + far])
         self._places = np.array([-far, *places, places[-1] + far])
 
-    def forward(self, x: NDArray[np.float64]) -> NDArray[np.float64]:
+    def forward(self, x: Floats) -> Floats:
         """Dates to places on the axis."""
         return np.asarray(np.interp(x, self._bounds, self._places))
 
-    def inverse(self, u: NDArray[np.float64]) -> NDArray[np.float64]:
+    def inverse(self, u: Floats) -> Floats:
         """Places on the axis to dates."""
         return np.asarray(np.interp(u, self._places, self._bounds))
 
 
 class _TimeLocator(Locator):
-    """Ticks at round UTC times; on each side of a pause its own, none within it."""
+    """Ticks at round UTC times; each side of a pause has its own, and the pause none."""
 
     def __init__(self, time: PausedTime) -> None:
         self._time = time
@@ -115,15 +114,15 @@ class _TimeLocator(Locator):
         shown = sum(b - a for a, b in stretches)
         step = nice_step_us(shown, _TICKS)
         epoch = float(dates(0))
-        ticks: list[NDArray[np.float64]] = []
+        ticks: list[Floats] = []
         for low, high in stretches:
             first, last = math.ceil((low - epoch) * DAY_US / step), math.floor((high - epoch) * DAY_US / step)
             ticks.append(np.arange(first, min(last, first + 50) + 1, dtype=np.float64) * (step / DAY_US) + epoch)
         shown_ticks = np.concatenate(ticks) if ticks else np.empty(0)
         return list(map(float, self._apart(shown_ticks, vmin, vmax)))
 
-    def _apart(self, ticks: NDArray[np.float64], vmin: float, vmax: float) -> NDArray[np.float64]:
-        """Without those that stand too close to the one before, as happens on both sides of a pause."""
+    def _apart(self, ticks: Floats, vmin: float, vmax: float) -> Floats:
+        """The ticks without those too close to the one before, as happens on both sides of a pause."""
         if not self._time.pauses:
             return ticks
         places = self._time.forward(ticks)
@@ -136,7 +135,7 @@ class _TimeLocator(Locator):
 
 
 class _TimeFormatter(Formatter):
-    """Times of day as precise as their ticks are close; the date under the first tick and where it changes."""
+    """Times of day, as precise as the distance of the ticks requires; the date under the first tick and where it changes."""
 
     def __call__(self, x: float, pos: int | None = None) -> str:  # noqa: ARG002
         return str(_as_datetime(x)).replace("T", " ")

@@ -1,21 +1,30 @@
-"""Anomalies among their like: a lane for each kind of step, what is usual as a band, what is not as marked points."""
+"""Anomalies: a lane for each group of steps, with a band for what is usual and marks for what is not."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import narwhals as nw
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from exporttools import analysis
-from exporttools.analysis.baselines import THRESHOLD
+from exporttools.analysis.baselines import THRESHOLD, baseline_columns
+from exporttools.analysis.columns import Kind
+from exporttools.analysis.frames import read
 from exporttools.analysis.groups import group
 from exporttools.errors import ConfigError
-from exporttools.plots.answers import collected, group_names, numbers, read_step_frame, require_limit
-from exporttools.plots.captions import VIOLATION_COLOR, count_text, label_text, new_axes, number_text, write_lines
+from exporttools.plots.captions import (
+    VIOLATION_COLOR,
+    count_text,
+    label_text,
+    new_axes,
+    number_text,
+    write_lines,
+    write_no_data,
+)
+from exporttools.plots.results import collected, finite_numbers, group_names, read_step_frame, require_limit
 from exporttools.plots.step_data import PALETTE
 from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
@@ -42,26 +51,27 @@ def anomalies(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> matplotlib.axes.Axes:
-    """Draw what is unusually great among its like: one lane for each group of a baseline, on a logarithmic axis.
+    """Draw what is far above the usual of its group: one lane for each group of a baseline, on a logarithmic axis.
 
-    The band is what is usual: from the median to `threshold` robust standard deviations above and below it. Ordinary rows
-    are faint dots, unusual ones marked; the most extreme are labelled with their run.
+    The band is what is usual: the median with `threshold` robust standard deviations above and below it. Ordinary rows
+    are faint dots, unusual ones are marked; the most extreme are labelled with their run.
 
     Parameters
     ----------
     data : frame, SnapshotTable or ExportBundle
-        Steps, or what the baseline was made of.
+        Steps, or whatever the baseline describes.
     baseline : frame
-        As :func:`exporttools.baseline` gave it.
+        The result of :func:`exporttools.baseline`.
     measure : str
         One of the baseline's measures.
     threshold : float
         As for :func:`exporttools.anomalies`.
     limit : int
-        How many lanes at most: those with the most unusual rows; how many others there are is said.
+        The maximum number of lanes: those with the most unusual rows. The plot says how many others there are.
     title : str, optional
+        Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw; else a new figure.
+        Where to draw; by default a new figure.
 
     Returns
     -------
@@ -70,7 +80,7 @@ def anomalies(
     Raises
     ------
     ConfigError
-        A column is missing or of another kind, or the baseline has no such measure.
+        A column is missing or of another type, or the baseline does not have the measure.
 
     Notes
     -----
@@ -87,58 +97,43 @@ def anomalies(
     """
     require_limit(limit)
     source = read_step_frame(data)
-    usual = collected(baseline, "baseline", "count")
-    by = usual.column_names[: usual.column_names.index("count")]
-    if f"{measure}_spread" not in usual.column_names:
-        known = ", ".join(name.removesuffix("_spread") for name in usual.column_names if name.endswith("_spread"))
+    usual = read(baseline, {"count": Kind.WHOLE}, what="baseline", warn=False)
+    by, measures = baseline_columns(usual.names)
+    if measure not in measures:
         raise ConfigError(
-            f"measure is {one_line(repr(measure), 60)}; the baseline has {one_line(known, 300) or 'none'}"
+            f"measure is {one_line(repr(measure), 60)}; the baseline has {one_line(', '.join(measures), 300) or 'no measures'}"
         )
-    dropped = [
-        name for name in usual.column_names if name not in by and name != "count" and not name.startswith(f"{measure}_")
-    ]
-    usual = usual.drop_columns(dropped)
-    # The analysis refuses what it cannot judge, and finds what is unusual; all values are wanted for the dots.
-    found = collected(analysis.anomalies(source.frame, usual, threshold), "anomalies")
+    keys = dict.fromkeys(by, Kind.KEY)
+    statistics = [f"{measure}_{name}" for name in ("median", "max", "spread")]
+    needed = keys | {"count": Kind.WHOLE} | dict.fromkeys(statistics, Kind.NUMBER)
+    known = collected(usual.native, "baseline", needed)
+    unusual = analysis.anomalies(source.frame, known, threshold)
+    values = {"measure": Kind.TEXT, "value": Kind.NUMBER, "z": Kind.NUMBER}
+    found = collected(unusual, "anomalies", keys | values, optional=["run_id", "step_index"])
     found = found.filter(pc.is_valid(found["measure"]))
-    rows = _rows(source.frame, [*by, measure])
-    lanes = _Lanes(rows, usual, by, measure, found)
+    rows = collected(source.frame, "steps", keys | {measure: Kind.NUMBER})  # all of them have a dot
+    lanes = _Lanes(rows, known, by, measure, found)
     shown = lanes.order[:limit]
     unit = _UNITS.get(measure)
     ax = new_axes(1.6 + 0.36 * max(len(shown), 3)) if ax is None else ax
     facts = [count_text(len(rows), source.total) if "step_index" in found.column_names else plural(len(rows), "row")]
-    facts.append(f"{len(found):,} unusual (marked), from {threshold:g} robust standard deviations above the median")
+    facts.append(f"{len(found):,} unusual (marked): at least {threshold:g} robust standard deviations above the median")
     if len(lanes.order) > len(shown):
         facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")
     if not len(shown):
-        ax.set(xticks=[], yticks=[])
-        ax.text(
-            0.5,
-            0.5,
-            "nothing above 0",
-            transform=ax.transAxes,
-            ha="center",
-            va="center",
-            fontsize="large",
-            usetex=False,
-        )
+        write_no_data(ax, "nothing above 0")
     else:
         _draw(ax, lanes, shown, threshold)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax
 
 
-def _rows(frame: Any, columns: list[str]) -> pa.Table:
-    selected = nw.from_native(frame).select(*columns)
-    return collected(selected.to_native(), "steps")
-
-
 class _Lanes:
-    """Values above 0 by group, and which groups have the most to show."""
+    """The values above 0 of each group, and the groups in the order in which they are shown."""
 
     def __init__(self, rows: pa.Table, usual: pa.Table, by: list[str], measure: str, found: pa.Table) -> None:
-        values = numbers(rows, measure)
+        values = finite_numbers(rows, measure)
         rows, values = rows.filter(pa.array(values > 0)), values[values > 0]
         groups = group(rows, by)
         names = group_names(rows.take(pa.array(groups.first)), by)
@@ -182,7 +177,7 @@ def _draw(ax: Axes, lanes: _Lanes, shown: list[str], threshold: float) -> None:
         marked = lanes.unusual.get(name, [])
         ordinary = np.setdiff1d(values, [row["value"] for row in marked])
         ordinary = ordinary[:: max(1, -(-len(ordinary) // _DOTS_A_LANE))]
-        # Spread within the lane by the golden ratio, the same every time, so that equal values are told apart.
+        # Spread within the lane by the golden ratio, so that equal values do not hide each other, always in the same way.
         spread_out = (np.arange(len(ordinary)) * 0.618034) % 1 - 0.5
         ax.scatter(
             ordinary,

@@ -1,4 +1,4 @@
-"""The waterfall: from a normal run to this one, contribution by contribution, in cents and in time."""
+"""The waterfall: from a normal run to this one, contribution by contribution, in US cents and in time."""
 
 from __future__ import annotations
 
@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
+from exporttools.analysis.columns import Kind
 from exporttools.errors import ConfigError
-from exporttools.plots.answers import collected, numbers, require_limit
 from exporttools.plots.captions import label_text, new_axes, number_text, write_lines
 from exporttools.plots.panels import split
+from exporttools.plots.results import collected, finite_numbers, require_limit
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.words import amount_text
@@ -28,6 +29,9 @@ if TYPE_CHECKING:
 _MORE, _LESS = PALETTE[5], PALETTE[0]
 _HATCH = "////"
 _UNSEEN = 0.002
+_NEEDED = {
+    "step_type": Kind.TEXT, "name": Kind.TEXT, "cause": Kind.TEXT, "cost_cents": Kind.NUMBER, "duration_ms": Kind.NUMBER,
+}  # fmt: skip
 
 
 def what_changed(
@@ -38,32 +42,32 @@ def what_changed(
     title: str | None = None,
     ax: Axes | None = None,
 ) -> matplotlib.axes.Axes:
-    r"""Draw what explains how a run differs from a normal one: a waterfall in cents, and beside it one in time.
+    r"""Draw what explains how a run differs from a normal one: a waterfall in US cents, and beside it one in time.
 
     Parameters
     ----------
     contributions : frame
-        As :func:`exporttools.what_changed` gave it: ``step_type``, ``name``, ``cause``, ``cost_cents`` (US cents) and
+        The result of :func:`exporttools.what_changed`: ``step_type``, ``name``, ``cause``, ``cost_cents`` (US cents) and
         ``duration_ms`` (ms), the greatest first.
     bundle : ExportBundle, optional
-        The run that it is about: the waterfalls then begin at a normal run's cost and time and end at this one's.
+        The run in question: the waterfalls then begin at a normal run's cost and time and end at this one's.
         Without it they begin at 0 and end at the difference.
     limit : int
-        How many contributions have a bar; the rest are one, "all else".
+        The maximum number of bars for contributions; the rest share one, "all else".
     title : str, optional
-        Else the bundle's incident or run.
+        Defaults to the bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
-        Where to draw: both panels take its place. Else a new figure.
+        Where to draw: both panels take its place. By default a new figure.
 
     Returns
     -------
     matplotlib.axes.Axes
-        The panel in cents; `ax`, where it was given.
+        The panel in US cents; `ax`, if it was given.
 
     Raises
     ------
     ConfigError
-        A column is missing, or the frame is none.
+        A column is missing or of another type, or `limit` is not a positive integer.
 
     Examples
     --------
@@ -76,19 +80,19 @@ def what_changed(
     require_limit(limit)
     if bundle is not None and not isinstance(bundle, ExportBundle):
         raise ConfigError(f"bundle is a {type(bundle).__name__}; expected an ExportBundle or None")
-    table = collected(contributions, "contributions", "step_type", "name", "cause", "cost_cents", "duration_ms")
-    amounts = [numbers(table, name) for name in ("cost_cents", "duration_ms")]
+    table = collected(contributions, "contributions", _NEEDED)
+    amounts = [finite_numbers(table, name) for name in ("cost_cents", "duration_ms")]
     names = _names(table, limit)
     bars = [_folded(values, limit) for values in amounts]
     ends = [None, None] if bundle is None else _ends(bundle)
     labels = [*(["a normal run"] if bundle else []), *names, "this run" if bundle else "difference"]
     ax = new_axes(1.5 + 0.42 * max(len(labels), 3)) if ax is None else ax
     facts = [
-        f"{'this run less a normal one' if bundle else 'difference from a normal run'}: "
-        f"{_signed(amounts[0].sum(), _cents)}, {_signed(amounts[1].sum(), _time)}"
+        f"{'this run minus a normal one' if bundle else 'difference from a normal run'}: "
+        f"{_signed(amounts[0].sum(), _us_cents)}, {_signed(amounts[1].sum(), _time)}"
     ]
     if len(table) > limit:
-        facts.append(f"{len(table) - len(names) + 1} small ones folded")
+        facts.append(f"the {len(table) - len(names) + 1} smallest folded")
     cents, time = split(ax, [1.0], [2])
     for panel, values, end, text, unit in (
         (cents, bars[0], ends[0], _cents, "US cents"),
@@ -98,8 +102,8 @@ def what_changed(
     cents.set_yticks(range(len(labels)), labels, fontsize="small", usetex=False)
     time.set_yticks(range(len(labels)), [""] * len(labels))
     time.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
-    shown = title if title is not None else None if bundle is None else (None if bundle is None else bundle.headline)
-    write_lines(cents, facts, shown, cut=False, until=time)
+    headline = None if bundle is None else bundle.headline
+    write_lines(cents, facts, title if title is not None else headline, cut=False, until=time)
     return ax
 
 
@@ -118,7 +122,7 @@ def _folded(values: Floats, limit: int) -> Floats:
 
 
 def _ends(bundle: ExportBundle) -> list[float]:
-    """Give the run's cents, and its milliseconds from the first start to the last end."""
+    """The run's cost in US cents, and its milliseconds from the first start to the last end."""
     steps = bundle.steps.to_arrow()
     start_ms = steps["timestamp"].cast("int64").to_numpy() / 1000
     end_ms = start_ms + steps["duration_ms"].to_numpy()
@@ -126,7 +130,7 @@ def _ends(bundle: ExportBundle) -> list[float]:
 
 
 def _draw(ax: Axes, values: Floats, end: float | None, text: Callable[[float], str], unit: str) -> None:
-    """Draw one waterfall; `end` is where it ends, and None where it begins at 0."""
+    """Draw one waterfall that ends at `end`, or begins at 0 if that is None."""
     begin = 0.0 if end is None else end - float(values.sum())
     reached = begin + np.cumsum(values)
     before = np.r_[begin, reached[:-1]] if len(values) else np.zeros(0)
@@ -173,7 +177,11 @@ def _draw(ax: Axes, values: Floats, end: float | None, text: Callable[[float], s
         ax.spines[side].set_visible(False)
 
 
-def _cents(value: float) -> str:
+def _us_cents(value: float) -> str:
+    return amount_text(value, "US cents")
+
+
+def _cents(value: float) -> str:  # short, beside an axis in US cents
     return amount_text(value, "¢").replace(" ", "")
 
 
