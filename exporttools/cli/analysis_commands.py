@@ -151,12 +151,11 @@ def compare(
 
     store = open_store(context, database, tenant)
     bundles = [bundle_of(store, identifier) for identifier in (first, second)]
-    compared = compare_runs(*bundles)
+    compared = compare_runs(*bundles, by="step_type" if output is Format.table else "step")
     if output is not Format.table:
         write_rows(compared.to_pylist(), compared.column_names, output)
         return
-    rows = _by_step_type(compared.to_pylist())
-    write_rows(rows, list(rows[-1]), output)
+    write_rows(_with_total(compared.to_pylist()), ["step_type", *_COMPARED], output)
     for name, bundle in zip("ab", bundles, strict=True):
         note(f"{name}: {one_line(bundle.name, 80)}, {bundle_summary(bundle)}")
 
@@ -165,31 +164,30 @@ def _column_names(by: str) -> list[str]:
     return [name.strip() for name in by.split(",") if name.strip()]
 
 
-def _by_step_type(compared: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return steps, US cents, tokens and seconds of both runs by step type, greatest difference in cost first."""
-    total: dict[str, Any] = dict.fromkeys(_COMPARED, 0)
-    sums: dict[str, dict[str, Any]] = {}
-    for step in compared:
-        for row in (sums.setdefault(step["step_type"], dict.fromkeys(_COMPARED, 0)), total):
-            row["steps_a"] += step["step_index_a"] is not None
-            row["steps_b"] += step["step_index_b"] is not None
-            row["other_status"] += step["change"] == "status"
-            for unit, measure, scale in (
-                ("cents", "cost_cents", 1),
-                ("tokens", "tokens", 1),
-                ("s", "duration_ms", 0.001),
-            ):
-                for side in "ab":
-                    row[f"{unit}_{side}"] += (step[f"{measure}_{side}"] or 0) * scale
-                row[f"{unit}_diff"] += step[f"{measure}_difference"] * scale
-    ordered = sorted(sums.items(), key=lambda item: (-abs(item[1]["cents_diff"]), -abs(item[1]["s_diff"]), item[0]))
-    return [*({"step_type": name, **row} for name, row in ordered), {"step_type": "all", **total}]
+def _with_total(sums: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the sums under the table's headings, then a row for all step types."""
+    rows = [
+        {name: row[column] * scale for name, (column, scale) in _COMPARED.items()} | {"step_type": row["step_type"]}
+        for row in sums
+    ]
+    return [*rows, {name: sum(row[name] for row in rows) for name in _COMPARED} | {"step_type": "all"}]
 
 
-_COMPARED = (
-    *("steps_a", "steps_b", "other_status"),
-    *(f"{unit}_{side}" for unit in ("cents", "tokens", "s") for side in ("a", "b", "diff")),
-)
+_COMPARED: dict[str, tuple[str, float]] = {
+    "steps_a": ("steps_a", 1),
+    "steps_b": ("steps_b", 1),
+    "other_status": ("status_changes", 1),
+    "cents_a": ("cost_cents_a", 1),
+    "cents_b": ("cost_cents_b", 1),
+    "cents_diff": ("cost_cents_difference", 1),
+    "tokens_a": ("tokens_a", 1),
+    "tokens_b": ("tokens_b", 1),
+    "tokens_diff": ("tokens_difference", 1),
+    "s_a": ("duration_ms_a", 0.001),
+    "s_b": ("duration_ms_b", 0.001),
+    "s_diff": ("duration_ms_difference", 0.001),
+}
+"""By heading: the column of the sums, and what to multiply it by."""
 
 
 def _steps(

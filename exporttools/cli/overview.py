@@ -48,7 +48,7 @@ def _write_for_people(bundle: ExportBundle) -> None:
     if len(bundle.steps):
         write_fields(bundle.totals)
         write_heading("where the money and the time went")
-        write_table(by_step_type(bundle), ["step_type", "steps", "failed", "tokens", "cost_cents", "duration_ms"])
+        write_table(_by_step_type(bundle), ["step_type", "steps", "failed", "tokens", "cost_cents", "duration_ms"])
         _write_violation(bundle)
     if bundle.missing:
         write_heading(f"missing: {', '.join(bundle.missing)}")
@@ -73,13 +73,10 @@ def _write_violation(bundle: ExportBundle) -> None:
     write_table(rows, columns, highlight=row - first)
 
 
-def by_step_type(bundle: ExportBundle) -> list[dict[str, Any]]:
-    """Return steps, failed steps, tokens, cost and duration by step type, most expensive first."""
-    steps = bundle.steps.to_arrow()
-    steps = steps.append_column("failed", failed_steps(steps["status"]).cast(pa.int64()))
-    sums = ("failed", "tokens", "cost_cents", "duration_ms")
-    grouped = steps.group_by("step_type").aggregate([("step_index", "count"), *((name, "sum") for name in sums)])
-    renamed = grouped.rename_columns({"step_index_count": "steps", **{f"{name}_sum": name for name in sums}})
-    ordered = renamed.sort_by([("cost_cents", "descending"), ("duration_ms", "descending"), ("step_type", "ascending")])
-    rows: list[dict[str, Any]] = ordered.to_pylist()
+def _by_step_type(bundle: ExportBundle) -> list[dict[str, Any]]:
+    """Return each step type's steps, failed steps, tokens, cost and duration, most expensive first."""
+    from exporttools.analysis import cost_by
+
+    order = [("cost_cents", "descending"), ("duration_ms", "descending"), ("step_type", "ascending")]
+    rows: list[dict[str, Any]] = cost_by(bundle, "step_type").sort_by(order).to_pylist()
     return rows

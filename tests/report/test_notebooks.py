@@ -33,7 +33,7 @@ def test_it_runs_on_postgresql(fresh_postgres_url: str, tmp_path: Path) -> None:
 def test_the_week_of_a_fleet(tmp_path: Path, sample_urls: dict[str, str]) -> None:
     done = run_notebook("cost_analysis", tmp_path / "out.ipynb", {"database_url": sample_urls["postgresql"]})
     text = done.read_text()
-    assert "1 of 131 runs differs from its steps, by -20.46 cents" in text
+    assert "1 of 131 runs differs from its steps, by -20.46 US cents" in text
     assert "run-0000-269" in text
     assert text.count("image/png") == 3
     assert (tmp_path / "fleet" / "_manifest").is_dir()
