@@ -215,7 +215,7 @@ def _require_file(url: URL, label: str) -> None:
 
 
 def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -> Callable[[], None]:
-    """BEGIN by hand: sqlite3 starts its own transactions at the first write, and there is none, so reads would not agree."""
+    """BEGIN by hand: sqlite3 starts its own transactions only at a write, so that reads would not agree."""
     if driver.in_transaction:
         raise StoreError(
             "the Engine's connection has an open transaction; commit it, or pass an Engine with a connection per thread"
