@@ -4,11 +4,20 @@ Names are imported on first use, so that ``import exporttools`` stays light: pan
 are loaded only by what needs them. ``__init__.pyi`` says where each name comes from.
 """
 
+import ast
+
 import lazy_loader
 
 from exporttools.version import __version__
 
-__getattr__, __dir__, _ = lazy_loader.attach_stub(__name__, __file__)
+# lazy_loader.attach_stub() would read the stub from the file system, and so not from a zip file, as Spark ships packages.
+_stub = ast.parse(__spec__.loader.get_data(f"{__path__[0]}/__init__.pyi"))
+_names: dict[str, list[str]] = {}
+for _import in _stub.body:
+    if isinstance(_import, ast.ImportFrom):
+        _names.setdefault(_import.module or "", []).extend(_alias.name for _alias in _import.names)
+
+__getattr__, __dir__, _ = lazy_loader.attach(__name__, submodules=_names.pop(""), submod_attrs=_names)
 
 # What a user types. What only comes out of calls (a Comparison, a Finding, an ExportReport, a layout's parts) is there too.
 __all__ = [  # noqa: RUF022 - sorted by code points

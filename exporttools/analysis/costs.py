@@ -92,9 +92,12 @@ def _cost_by(data: Any, keys: Sequence[str]) -> Any:
         rows = rows.with_columns(failed=_one_if(nw.col("status").cast(nw.String).is_in(sorted(FAILED_STATUSES))))
     result = _sums(frame, rows, keys, [*_SUMMED, *failed])
     cents, all_cents = nw.col("cost_cents"), nw.col("cost_cents").sum()
+    # In two parts: pyarrow refuses to make a float of an integer that no float holds exactly.
+    thousands, rest = nw.col("tokens") // 1000, nw.col("tokens") % 1000
+    tokens = thousands.cast(nw.Float64) * 1000 + rest.cast(nw.Float64)
     result = result.with_columns(
         share=nw.when(all_cents > 0).then(cents / all_cents),
-        cost_cents_per_1000_tokens=nw.when(nw.col("tokens") > 0).then(cents * 1000 / nw.col("tokens")),
+        cost_cents_per_1000_tokens=nw.when(tokens > 0).then(cents * 1000 / tokens),
     )
     columns = [*keys, "cost_cents", "share", "tokens", "steps", *failed, "duration_ms", "cost_cents_per_1000_tokens"]
     if frame.has("run_id"):

@@ -91,9 +91,9 @@ class Frame:
         return tuple(column for column in columns if column in self.names)
 
     def is_text(self, column: str) -> bool:
-        """Whether the frame has the column, as text."""
+        """Whether the frame has the column, as text. One that is all NULL may have no type."""
         dtype = self.data.collect_schema().get(column)
-        return dtype == nw.String or isinstance(dtype, (nw.Categorical, nw.Enum))
+        return dtype in (nw.String, nw.Unknown) or isinstance(dtype, (nw.Categorical, nw.Enum))
 
     def key_type(self, column: str) -> pa.DataType:
         """The Arrow type in which a column to group by reaches Arrow functions."""
@@ -147,6 +147,11 @@ def read(
     names = tuple(schema.names())
     kinds = {name: _KINDS.get(name, Kind.KEY) for name in optional if name in names} | dict(needed)
     require_columns(what, names, kinds)
+    typed = (Kind.NUMBER, Kind.WHOLE, Kind.TIME)
+    objects = [name for name, kind in kinds.items() if kind in typed and schema[name] == nw.Object]
+    if objects and frame.implementation.is_pandas():  # numbers or times in a column without a type
+        frame = nw.from_native(frame.to_native().assign(**{name: native[name].infer_objects() for name in objects}))
+        schema = frame.collect_schema()
     found = [conversion(what, column, schema[column], kind) for column, kind in kinds.items()]
     if conversions := [expression for expression in found if expression is not None]:
         frame = frame.with_columns(*conversions)
@@ -274,10 +279,18 @@ def _ticked(name: str) -> str:
 
 def collect(frame: Frame, result: Any, schema: pa.Schema) -> pa.Table:
     """A Narwhals result in memory, as Arrow of the given columns and types."""
-    selected = result.select(*schema.names)
+    return fitted(_in_memory(frame, result.select(*schema.names)), schema, frame.what)
+
+
+def _in_memory(frame: Frame, selected: Any) -> pa.Table:
+    """A Narwhals frame as Arrow."""
     if isinstance(selected, nw.LazyFrame):
         selected = selected.collect("pyarrow")
-    return fitted(selected.to_arrow(), schema, frame.what)
+    try:
+        table: pa.Table = selected.to_arrow()
+    except (pa.ArrowException, TypeError) as error:  # values of several types in one column of pandas
+        raise ConfigError(f"cannot read {frame.what} from {frame.described}: {one_line(error, 300)}") from error
+    return table
 
 
 def to_arrow(frame: Frame) -> pa.Table:
@@ -371,9 +384,7 @@ def apply(
         empty = pl.from_arrow(schema.empty_table())
         assert isinstance(empty, pl.DataFrame)
         return nw.from_native(native.map_batches(batch, schema=empty.schema, streamable=together is None))
-    if isinstance(selected, nw.LazyFrame):
-        selected = selected.collect("pyarrow")
-    return from_arrow(frame, work(selected.to_arrow()))
+    return from_arrow(frame, work(_in_memory(frame, selected)))
 
 
 def _apply_spark(native: Any, work: ArrowFunction, schema: pa.Schema, together: Sequence[str] | None) -> Any:

@@ -12,7 +12,8 @@ from exporttools.analysis.columns import Kind
 from exporttools.analysis.frames import TRACE_KEYS, Frame, from_arrow, read, to_arrow, to_native
 from exporttools.analysis.groups import group
 from exporttools.analysis.sequences import Sequences
-from exporttools.errors import ConfigError
+from exporttools.errors import ConfigError, InconsistentData
+from exporttools.records.exact_sums import exact_sum
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
@@ -134,6 +135,9 @@ def _by_step_type(compared: pa.Table) -> pa.Table:
         for measure in _MEASURES
         for name in (f"{measure}_{end}" for end in ("a", "b", "difference"))
     }
+    for name, values in sums.items():  # Arrow would wrap around in silence
+        if pa.types.is_integer(values.type) and abs(total := exact_sum(pc.fill_null(pc.abs(values), 0))) >= 2**63:
+            raise InconsistentData(f"{name} adds up to {total:,}, more than a 64-bit integer holds", column=name)
     # One thread adds up in the order of the steps, so that equal runs have equal sums.
     grouped = pa.table({"step_type": compared["step_type"], **sums}).group_by("step_type", use_threads=False)
     options = pc.ScalarAggregateOptions(min_count=0)

@@ -23,6 +23,12 @@ def load_steps(
     """Fill a new temporary table with the batches; see :meth:`exporttools.ExportBundleStore.load_trace_steps`."""
     import duckdb
 
+    if not table:
+        raise ConfigError("table is ''; expected the name of a table to create")
+    if not schema.names:
+        raise ConfigError("columns is empty; expected at least one column, or None for all")
+    if not isinstance(connection, duckdb.DuckDBPyConnection | None):
+        raise ConfigError(f"connection is a {type(connection).__name__}; expected a DuckDBPyConnection or None")
     if connection is None:
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
@@ -45,7 +51,8 @@ def load_steps(
 def _require_new(connection: duckdb.DuckDBPyConnection, table: str) -> None:
     found = connection.execute(
         "SELECT table_name FROM information_schema.tables"
-        " WHERE table_catalog IN (current_database(), 'temp') AND lower(table_name) = lower(?)",
+        " WHERE (table_catalog = 'temp' OR table_catalog = current_database() AND table_schema = current_schema())"
+        " AND lower(table_name) = lower(?)",
         [table],
     ).fetchone()
     if found is not None:

@@ -175,3 +175,16 @@ def test_the_sums_of_a_bundle_by_step_type_are_its_totals(bundles: dict[int, Exp
     sums = {name: pc.sum(found[name]).as_py() for name in ("steps", "failed", "tokens", "cost_cents", "duration_ms")}
     assert sums == pytest.approx(dict(bundle.totals))
     assert sums["failed"] > 20
+
+
+@local_kinds
+def test_tokens_that_no_float_holds_exactly_are_divided_all_the_same(kind: FrameKind) -> None:
+    found = rows(cost_by(kind.make(frame(step(0, tokens=2**53 + 1), step(1, tokens=0))), "step_type")).to_pylist()
+    assert found[0]["tokens"] == 2**53 + 1
+    assert found[0]["cost_cents_per_1000_tokens"] == pytest.approx(1000.0 * found[0]["cost_cents"] / 2**53)
+
+
+@local_kinds
+def test_a_status_that_is_all_null_has_no_failed_steps(kind: FrameKind) -> None:
+    nulls = frame(step(0)).drop_columns(["status"]).append_column("status", pa.nulls(1))
+    assert rows(cost_by(kind.make(nulls)))["failed"].to_pylist() == [0]

@@ -20,8 +20,11 @@ from exporttools.analysis import (
     baseline,
     compare_runs,
     cost_by,
+    cost_over_time,
+    repeated_calls,
 )
 from exporttools.errors import ConfigError
+from exporttools.plots import timeline
 from exporttools.records.snapshots import TraceStepSnapshot
 from tests.analysis.calls import ONE
 from tests.analysis.steps import NOON, SCHEMA, frame, local_kinds, step, with_column
@@ -185,3 +188,17 @@ def test_a_table_of_the_users_own_is_not_taken_for_a_result(name: str) -> None:
     found = baseline(connection.from_arrow(TABLE), by=["step_type"])
     assert_same(found, baseline(TABLE, by=["step_type"]))
     assert connection.table(name).fetchall() == [("mine",)]
+
+
+def test_numbers_and_times_in_columns_without_a_type_are_read() -> None:
+    typed = frame(step(0), step(1, tokens=7)).to_pandas()
+    untyped = typed.astype({"timestamp": object, "tokens": object, "cost_cents": object})
+    assert_same(cost_over_time(untyped), rows(cost_over_time(typed)))
+    assert len(timeline(untyped).collections) == len(timeline(typed).collections)
+
+
+@pytest.mark.parametrize("call", [repeated_calls, timeline])
+def test_a_column_of_several_types_is_a_clear_error(call: Any) -> None:
+    mixed = frame(step(0), step(1)).to_pandas().assign(status=["ok", 3])
+    with pytest.raises(ConfigError, match=r"^cannot read steps from pandas.DataFrame: .*status"):
+        call(mixed)

@@ -7,7 +7,7 @@ import pytest
 
 from exporttools import ExportBundle
 from exporttools.analysis import compare_runs, cost_by
-from exporttools.errors import ConfigError
+from exporttools.errors import ConfigError, InconsistentData
 from tests.analysis.steps import frame, local_kinds, step
 from tests.frames import FrameKind, rows
 
@@ -70,3 +70,10 @@ def test_sums_of_odd_runs() -> None:
     ]
     with pytest.raises(ConfigError, match="^by is 'agent'; expected 'step' or 'step_type'$"):
         compare_runs(frame(), frame(), by="agent")  # type: ignore[call-overload]
+
+
+def test_sums_that_no_integer_holds_are_refused() -> None:
+    huge = frame(*(step(i, tokens=2**62) for i in range(3)))
+    with pytest.raises(InconsistentData) as caught:
+        compare_runs(huge, frame(step(0)), by="step_type")
+    assert str(caught.value) == ("tokens_a adds up to 13,835,058,055,282,163,712, more than a 64-bit integer holds")

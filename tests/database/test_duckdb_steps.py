@@ -232,3 +232,24 @@ def test_a_trace_store_that_cannot_scan(url: str) -> None:
     for read in (store.load_trace_steps, store.scan_trace_steps):
         with pytest.raises(ConfigError, match="^a Remote cannot scan steps; SqlTraceStore can$"):
             read()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"table": ""}, "table is ''; expected the name of a table to create"),
+        ({"columns": []}, "columns is empty; expected at least one column, or None for all"),
+        ({"connection": 5}, "connection is a int; expected a DuckDBPyConnection or None"),
+    ],
+)
+def test_arguments_that_are_nothing_to_load_into(url: str, arguments: dict[str, Any], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        ExportBundleStore(url).load_trace_steps(**arguments)
+    assert str(caught.value) == message
+
+
+def test_a_table_of_that_name_in_another_schema_is_no_hindrance(
+    url: str, connection: duckdb.DuckDBPyConnection
+) -> None:
+    connection.execute("CREATE SCHEMA other; CREATE TABLE other.trace_steps (n INTEGER)")
+    assert len(ExportBundleStore(url).load_trace_steps(connection=connection)) > 0
