@@ -172,22 +172,30 @@ class _LiveTables:
 
     def __init__(self, connection: Connection) -> None:
         self._inspector = sa.inspect(connection)
+        self._schemas: Mapping[str | None, str | None] = (
+            connection.get_execution_options().get("schema_translate_map") or {}
+        )
         self._tables: dict[str, dict[str, sa.types.TypeEngine[Any]] | None] = {}
 
     def types(self, table: str) -> dict[str, sa.types.TypeEngine[Any]] | None:
         """Return the columns' types by name, or None if there is no such table."""
         if table not in self._tables:
-            schema, _, name = table.rpartition(".")
-            exists = self._inspector.has_table(name, schema=schema or None)
-            columns = self._inspector.get_columns(name, schema=schema or None) if exists else None
+            schema, name = self._place(table)
+            exists = self._inspector.has_table(name, schema=schema)
+            columns = self._inspector.get_columns(name, schema=schema) if exists else None
             self._tables[table] = None if columns is None else {column["name"]: column["type"] for column in columns}
         return self._tables[table]
 
     def alias(self, table: str) -> FromClause:
         """The table under a new alias: two sources may read the same table."""
-        schema, _, name = table.rpartition(".")
+        schema, name = self._place(table)
         columns = [sa.column(column, live_type) for column, live_type in (self.types(table) or {}).items()]
-        return sa.table(name, *columns, schema=schema or None).alias()
+        return sa.table(name, *columns, schema=schema).alias()
+
+    def _place(self, table: str) -> tuple[str | None, str]:
+        """The table's schema, as the Engine's ``schema_translate_map`` has it, and its name."""
+        schema, _, name = table.rpartition(".")
+        return self._schemas.get(schema or None, schema or None), name
 
     def names(self) -> str:
         names = sorted([*self._inspector.get_table_names(), *self._inspector.get_view_names()])

@@ -56,6 +56,7 @@ class Database:
             )
         self.statement_timeout = statement_timeout
         database = resolved(database)
+        self.is_own_engine = not isinstance(database, Engine)
         if isinstance(database, Engine):
             if database.dialect.name not in ("postgresql", "sqlite") or database.dialect.is_async:
                 raise ConfigError(

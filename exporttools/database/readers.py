@@ -17,10 +17,11 @@ import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, Select, func, literal_column, select, text
+from sqlalchemy import Connection, Select, func, text
 from sqlalchemy.dialects import postgresql
 
 from exporttools.database.opening import Database
+from exporttools.database.session_equality import SessionsDiffer, custom_settings, make_equal
 from exporttools.errors import InconsistentData
 from exporttools.records.schema import ARROW_TYPES, Column
 from exporttools.records.validity import Origin
@@ -111,11 +112,20 @@ def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([column.arrow_field.with_nullable(True) for column in columns])
 
 
-def count_up_to(database: Database, connection: Connection, statement: Select[Any], limit: int) -> int:
-    """Count the rows of a SELECT, up to `limit`: the cost is that of reading `limit` index entries."""
-    probe = statement.with_only_columns(literal_column("1")).order_by(None).limit(limit).subquery()
+def count_rows(database: Database, connection: Connection, statement: Select[Any], *, limit: int | None = None) -> int:
+    """Count the rows of a SELECT, up to `limit`; costs no more than reading as many index entries."""
+    probe = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None).limit(limit)
     with database.translated_errors():
-        return int(connection.execute(select(func.count()).select_from(probe)).scalar_one())
+        return int(connection.execute(select(func.count()).select_from(probe.subquery())).scalar_one())
+
+
+def require_count(what: str, expected: int, found: int) -> None:
+    """Raise InconsistentData if the rows read are not as many as were counted in the same snapshot."""
+    if expected != found:
+        raise InconsistentData(
+            f"{what}: {found:,} rows were read, but {expected:,} were counted in the same snapshot; "
+            "does a join of the layout match several rows? None of these rows was kept"
+        )
 
 
 class _RowNames:
@@ -193,85 +203,126 @@ class BulkReader:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._idle: list[Any] = []
+        self._idle: list[_Second] = []
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._idle)
 
     @contextmanager
     def session(self, connection: Connection) -> Iterator[BulkSession | None]:
-        """Read in the snapshot of the connection's transaction, on a second connection.
+        """Read in the snapshot of the connection's transaction, on a second connection that sees what the first one sees.
 
         Yields
         ------
         BulkSession or None
-            None if a second connection cannot join the snapshot: the server has no connections left, or a pooler or
-            proxy is in between. The caller then reads rows.
+            None if a second connection cannot join the snapshot (the server has no connections left, or a pooler or
+            proxy is in between) or cannot be made the first one's equal. The caller then reads rows.
         """
         with self._database.translated_errors():
-            snapshot = connection.execute(text("SELECT pg_export_snapshot()")).scalar_one()
-        driver: Any = connection.connection.driver_connection
-        joined = self._joined(driver, str(snapshot))
-        if joined is None:
+            snapshot = str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
+        second = self._joined(connection, snapshot)
+        if second is None:
             yield None
             return
-        session = BulkSession(self._database, joined, connection)
+        session = BulkSession(self._database, second.adbc, connection)
         keep = False
         try:
-            timeout = self._database.statement_timeout
-            with self._database.translated_errors():
-                if timeout is not None:
-                    _run(joined, f"SET LOCAL statement_timeout = {max(1, round(timeout * 1000))}")
             yield session
             if session.idle:
                 with self._database.translated_errors():
-                    _run(joined, "ROLLBACK")
+                    second.rows("ROLLBACK")
                 keep = True
         finally:
-            self._release(joined, keep=keep)
+            self._release(second, keep=keep)
 
-    def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
+    def read_table(
+        self, connection: Connection, statement: Select[Any], columns: Sequence[Column], *, origin: Origin
+    ) -> pa.Table | None:
         """Read all rows of a SELECT in the snapshot of the connection's transaction, or return None like :meth:`session`."""
         with self.session(connection) as session:
             if session is None:
                 return None
-            return pa.Table.from_batches(session.batches(statement, columns), schema=nullable_schema(columns))
+            batches = session.batches(statement, columns, origin=origin)
+            return pa.Table.from_batches(batches, schema=nullable_schema(columns))
 
-    def _joined(self, driver: Any, snapshot: str) -> Any | None:
-        """A connection in the exported snapshot, or None."""
+    def _joined(self, connection: Connection, snapshot: str) -> _Second | None:
+        """A second connection in the exported snapshot, equal to the first one; or None."""
         for fresh in (False, True):  # a kept connection may have died meanwhile, so a new one is tried after it
-            joined = None
+            second = None
             try:
-                joined = self._acquire(driver, fresh=fresh)
-                if joined is None:
+                second = self._acquire(connection, fresh=fresh)
+                if second is None:
                     continue
-                _run(joined, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                _run(joined, f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-            except adbc_driver_manager.Error as error:
-                if joined is not None:
-                    self._release(joined, keep=False)
+                second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+                self._make_equal(connection, second)
+            except (adbc_driver_manager.Error, SessionsDiffer) as error:
+                if second is not None:
+                    self._release(second, keep=False)
                 if fresh:
-                    _logger.info(
-                        "%s: reading rows, since ADBC could not join the snapshot: %s",
-                        self._database.label,
-                        one_line(error),
-                    )
+                    _logger.info("%s: reading rows, since %s", self._database.label, _why(error))
             else:
-                return joined
+                return second
         return None
 
-    def _acquire(self, driver: Any, *, fresh: bool) -> Any | None:
+    def _make_equal(self, connection: Connection, second: _Second) -> None:
+        def first(statement: str) -> Sequence[Sequence[Any]]:
+            with self._database.translated_errors():
+                return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).all()
+
+        driver: Any = connection.connection.driver_connection
+        backend = driver.info.backend_pid
+        if not self._database.is_own_engine or backend not in second.changes:
+            custom = custom_settings(first)
+            if custom is None:
+                raise SessionsDiffer("code in the database computes the names of the settings that it reads")
+            second.changes[backend] = make_equal(first, second.rows, custom=custom)
+        elif changes := second.changes[backend]:
+            # Nobody but us has this connection: what was proved of it once still holds.
+            second.rows(changes)
+
+    def _acquire(self, connection: Connection, *, fresh: bool) -> _Second | None:
         with self._lock:
             if not fresh:
                 return self._idle.pop() if self._idle else None
-        return adbc.connect(_conninfo(driver), autocommit=True)
+        return _Second(adbc.connect(_conninfo(connection.connection.driver_connection), autocommit=True))
 
-    def _release(self, joined: Any, *, keep: bool) -> None:
+    def _release(self, second: _Second, *, keep: bool) -> None:
         with self._lock:
             if keep and not self._idle:
-                self._idle.append(joined)
+                self._idle.append(second)
                 return
-        with suppress(adbc_driver_manager.Error):  # it is broken or surplus, and closing it may fail
-            joined.close()
+        second.close()
+
+
+class _Second:
+    """A connection of ADBC's own.
+
+    Attributes
+    ----------
+    changes : dict
+        By the backend of a first connection that it was proved equal to: the statement that makes it so.
+    """
+
+    def __init__(self, connection: Any) -> None:
+        self.adbc = connection
+        self.changes: dict[int, str | None] = {}
+
+    def rows(self, statement: str) -> list[tuple[Any, ...]]:
+        """Run a statement; all its rows."""
+        with self.adbc.cursor() as cursor:
+            cursor.execute(statement)
+            return list(cursor.fetchall()) if cursor.description else []
+
+    def close(self) -> None:
+        """Close it. It may be broken already, and closing it may fail."""
+        with suppress(adbc_driver_manager.Error):
+            self.adbc.close()
+
+
+def _why(error: Exception) -> str:
+    if isinstance(error, SessionsDiffer):
+        return f"a second connection would not see what the first one sees: {one_line(error)}"
+    return f"ADBC could not join the snapshot: {one_line(error)}"
 
 
 class BulkSession:
@@ -287,32 +338,41 @@ class BulkSession:
         self._database, self._joined, self._connection = database, joined, connection
         self.idle = True
 
-    def batches(self, statement: Select[Any], columns: Sequence[Column]) -> Generator[pa.RecordBatch, None, None]:
-        """The rows of a SELECT of `columns`; closing the iterator early gives up the connection."""
+    def batches(
+        self, statement: Select[Any], columns: Sequence[Column], *, origin: Origin
+    ) -> Generator[pa.RecordBatch, None, None]:
+        """The rows of a SELECT of `columns`; closing the iterator early gives up the connection.
+
+        On an Engine of the caller's, whose connections others may have set up, the rows are counted on the first one too.
+
+        Raises
+        ------
+        InconsistentData
+            The first connection counts another number of rows in the same snapshot.
+        """
         schema = nullable_schema(columns)
+        own = self._database.is_own_engine
+        expected, rows = None if own else count_rows(self._database, self._connection, statement), 0
         self.idle = False
         with self._database.translated_errors(), self._joined.cursor() as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
             cursor.execute(_literal_sql(statement, self._connection))
             # Not fetch_record_batch(), whose reader loses ADBC's errors with their SQLSTATE (arrow-adbc issue 1523).
             for batch in cursor._results.reader:  # noqa: SLF001
+                rows += batch.num_rows
                 yield (
                     batch.cast(schema)
                     if batch.schema.types != schema.types
                     else batch.from_arrays(batch.columns, schema=schema)
                 )
         self.idle = True
+        if expected is not None:
+            require_count(origin.table, expected, rows)
 
 
-def _close_all(connections: list[Any]) -> None:
+def _close_all(connections: list[_Second]) -> None:
     while connections:
-        with suppress(adbc_driver_manager.Error):
-            connections.pop().close()
-
-
-def _run(joined: Any, statement: str) -> None:
-    with joined.cursor() as cursor:
-        cursor.execute(statement)
+        connections.pop().close()
 
 
 def _conninfo(driver: Any) -> str:

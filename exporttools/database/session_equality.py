@@ -13,105 +13,118 @@ from typing import Any
 
 from exporttools.text.inert import one_line
 
-Query = Callable[[str], Sequence[tuple[Any, ...]]]
+Query = Callable[[str], Sequence[Sequence[Any]]]
 """Runs a statement and returns all its rows."""
 
-# What each driver sets for itself and no SELECT of ours depends on, and what is the transaction's own.
-_OWN_SETTINGS = (
+# What each driver sets for itself, and what is the transaction's own. No SELECT of ours depends on them.
+_NOT_COMPARED = (
     "application_name", "client_encoding", "transaction_deferrable", "transaction_isolation", "transaction_read_only",
 )  # fmt: skip
 
-# Settings whose source is neither the server's default nor its configuration: what a session, its client, its role or its
-# database was given. `role` and custom settings (`app.tenant_id`) are in no such list (guc.c, GUC_NO_SHOW_ALL).
+# Who reads, in which schemas (a temporary table makes a schema of its session's own), and every setting that a session, its
+# client, its role or its database was given. PostgreSQL lists neither `role` nor custom settings such as `app.tenant_id`.
 _STATE = """
-SELECT 'session_user', session_user::text
-UNION ALL SELECT 'current_user', current_user::text
-UNION ALL SELECT 'current schemas', array_to_string(current_schemas(true), ',')
-UNION ALL SELECT 'table ' || name, to_regclass(name)::oid::text FROM unnest(ARRAY[{tables}]::text[]) AS name
-UNION ALL SELECT 'set ' || name, current_setting(name, true) FROM unnest(ARRAY['role', {custom}]::text[]) AS name
+SELECT 'session user', session_user::text
+UNION ALL SELECT 'current user', current_user::text
+UNION ALL SELECT 'schemas', array_to_string(current_schemas(true), ', ')
+UNION ALL SELECT 'set ' || name, coalesce(current_setting(name, true), '') FROM unnest(ARRAY[{named}]) AS name
 UNION ALL SELECT 'set ' || name, setting FROM pg_settings
-WHERE source IN ('session', 'client', 'user', 'database', 'database user', 'interactive') AND context <> 'internal'
-AND name NOT IN ({own})
+ WHERE source NOT IN ('default', 'environment variable', 'configuration file', 'command line', 'global', 'override')
+ AND context <> 'internal' AND name NOT IN ({not_compared})
 """
 
+# Functions with an SQL body have no source text of their own.
 _CODE = """
 SELECT pg_get_expr(polqual, polrelid) FROM pg_policy WHERE polqual IS NOT NULL
-UNION ALL SELECT prosrc FROM pg_proc WHERE prosrc LIKE '%current_setting%' AND pronamespace NOT IN
+UNION ALL SELECT pg_get_viewdef(c.oid) FROM pg_class AS c WHERE relkind IN ('v', 'm') AND relnamespace NOT IN
  ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
-UNION ALL SELECT definition FROM pg_views WHERE schemaname NOT IN ('pg_catalog', 'information_schema')
- AND definition LIKE '%current_setting%'
+UNION ALL SELECT pg_get_functiondef(p.oid) FROM pg_proc AS p WHERE prokind IN ('f', 'p') AND pronamespace NOT IN
+ ('pg_catalog'::regnamespace, 'information_schema'::regnamespace)
+ AND (prosrc ILIKE '%current_setting%' OR prosrc = '')
 """
-_NAMED = re.compile(r"current_setting\s*\(\s*'((?:[^']|'')+)'(?:::text)?\s*[,)]", re.IGNORECASE)
+
 _READ = re.compile(r"current_setting\s*\(", re.IGNORECASE)
+_READ_BY_NAME = re.compile(r"current_setting\s*\(\s*'((?:[^']|'')+)'(?:::text)?\s*[,)]", re.IGNORECASE)
 
 
 def custom_settings(query: Query) -> tuple[str, ...] | None:
-    """The custom settings that the database's policies, functions and views read.
+    """The settings that the database's policies, views and functions read by name.
 
     PostgreSQL lists no custom settings, so their names are taken from the code that reads them.
 
     Returns
     -------
     tuple of str or None
-        None: some code computes the name of the setting it reads, so that no list is complete.
+        None if some code computes the name of the setting it reads: no list is complete then.
     """
     names: set[str] = set()
     for (code,) in query(_CODE):
-        named = _NAMED.findall(code or "")
+        named = _READ_BY_NAME.findall(code or "")
         if len(named) < len(_READ.findall(code or "")):
             return None
         names |= {name.replace("''", "'") for name in named}
     return tuple(sorted(names))
 
 
-def make_equal(first: Query, second: Query, *, tables: Sequence[str], custom: Sequence[str]) -> str | None:
-    """Give the second connection's transaction what the first one's session has, and compare.
+class SessionsDiffer(Exception):
+    """The second connection cannot be made the first one's equal; says what differs."""
+
+
+def make_equal(first: Query, second: Query, *, custom: Sequence[str]) -> str | None:
+    """Give the second connection's transaction what the first one's session has, and prove it.
 
     Parameters
     ----------
     first, second : callable
-        Each in a transaction of its connection.
-    tables : sequence of str
-        The tables that will be read; each must be the same table for both.
+        Queries on the two connections, each in a transaction.
     custom : sequence of str
         See :func:`custom_settings`.
 
     Returns
     -------
     str or None
-        What differs, in words; None: they are equal.
+        The statement that made them equal, or None if they were.
 
     Raises
     ------
+    SessionsDiffer
+        Something still differs.
     Exception
-        The driver's, where the second connection may not change a setting. The caller gives it up.
+        The second driver's error, if it may not change a setting.
     """
-    state = _STATE.format(
-        tables=", ".join(map(_literal, tables)) or "NULL",
-        custom=", ".join(map(_literal, custom)) or "NULL",
-        own=", ".join(map(_literal, _OWN_SETTINGS)),
+    statement = _STATE.format(
+        named=", ".join(map(_literal, ["role", *custom])), not_compared=", ".join(map(_literal, _NOT_COMPARED))
     )
-    wanted, found = dict(first(state)), dict(second(state))
-    names = [name for name in wanted.keys() | found.keys() if name is not None]
-    differing = sorted(name.removeprefix("set ") for name in names if name.startswith("set ") and wanted.get(name) != found.get(name))
-    if differing:
-        # The role comes last: a lesser one may not change what its session's user may.
-        for name in sorted(differing, key=lambda name: name == "role"):
-            value = wanted.get(f"set {name}")
-            if value is None and f"set {name}" not in wanted:
-                return f"{name} is set on the second connection alone"
-            second(f"SELECT set_config({_literal(name)}, {_literal(value or '')}, true)")
-        found = dict(second(state))
-    for name in sorted(names):
-        if wanted.get(name) != found.get(name) and not (wanted.get(name) is None and found.get(name) == ""):
-            return f"{name.removeprefix('set ')} is {_shown(name, found)}, not {_shown(name, wanted)}"
-    return None
+    wanted, found = _state(first, statement), _state(second, statement)
+    settings = [name for name in wanted if name.startswith("set ") and wanted[name] != found.get(name)]
+    statement_of_changes = None
+    if settings:
+        # The role comes last: a lesser one may not set what its session's user may.
+        ordered = sorted(settings, key=lambda name: name == "set role")
+        changes = (
+            f"set_config({_literal(name.removeprefix('set '))}, {_literal(wanted[name])}, true)" for name in ordered
+        )
+        statement_of_changes = f"SELECT {', '.join(changes)}"
+        second(statement_of_changes)
+        found = _state(second, statement)
+    for name in sorted(wanted.keys() | found.keys()):
+        if wanted.get(name) != found.get(name):
+            raise SessionsDiffer(f"{name.removeprefix('set ')} is {_shown(name, found)}, not {_shown(name, wanted)}")
+    return statement_of_changes
 
 
-def _shown(name: str, state: dict[str, str | None]) -> str:
-    """A value for the log, but never a custom setting's: it may be a tenant or a secret."""
-    return "another value" if "." in name else one_line(repr(state.get(name)), 100)
+def _state(query: Query, statement: str) -> dict[str, str]:
+    return {str(name): str(value) for name, value in query(statement)}
+
+
+def _shown(name: str, state: dict[str, str]) -> str:
+    """A value for the log. A custom setting's is not shown: it may be a tenant or a secret."""
+    if name not in state:
+        return "not set"
+    return "another value" if "." in name else one_line(repr(state[name]), 100)
 
 
 def _literal(text: str) -> str:
-    return "'" + text.replace("'", "''") + "'" if "\\" not in text else "E'" + text.replace("\\", "\\\\").replace("'", "''") + "'"
+    """A string literal, whatever standard_conforming_strings says."""
+    escaped = text.replace("'", "''")
+    return f"'{escaped}'" if "\\" not in text else " E'" + escaped.replace("\\", "\\\\") + "'"

@@ -16,7 +16,7 @@ from sqlalchemy.sql import ColumnElement
 from exporttools.connections.urls import DatabaseLike
 from exporttools.database.binding import BoundSource
 from exporttools.database.layouts import Layout
-from exporttools.database.readers import BULK_ROWS, BulkReader, count_up_to, read_table, stream_rows
+from exporttools.database.readers import BULK_ROWS, BulkReader, count_rows, read_table, stream_rows
 from exporttools.database.scoped_reader import (
     Order,
     ScopedReader,
@@ -183,10 +183,12 @@ class SqlTraceStore:
         self, connection: Connection, statement: Select[Any], steps: BoundSource, origin: Origin
     ) -> pa.Table:
         database = self.reader.database
-        if database.dialect == "postgresql" and count_up_to(database, connection, statement, BULK_ROWS) == BULK_ROWS:
-            table = self._bulk.read_table(connection, statement, steps.payload)
-            if table is not None:
-                return table
+        if (
+            database.dialect == "postgresql"
+            and count_rows(database, connection, statement, limit=BULK_ROWS) == BULK_ROWS
+            and (table := self._bulk.read_table(connection, statement, steps.payload, origin=origin)) is not None
+        ):
+            return table
         return read_table(database, connection, statement, steps.payload, origin=origin, key=steps.record_type.key)
 
     def scan_trace_steps(
@@ -312,7 +314,7 @@ class SqlTraceStore:
             if database.dialect == "postgresql":
                 session = stack.enter_context(self._bulk.session(connection))
             if session is not None:
-                batches = session.batches(statement, columns)
+                batches = session.batches(statement, columns, origin=origin)
             else:
                 batches = stream_rows(database, connection, statement, columns, origin=origin, key=key)
             stack.callback(batches.close)  # before the transaction ends

@@ -20,7 +20,7 @@ from sqlalchemy.sql import ColumnElement
 from exporttools.database.binding import BoundSource
 from exporttools.database.readers import BulkReader, BulkSession, stream_rows
 from exporttools.database.scoped_reader import ScopedReader
-from exporttools.errors import InconsistentData, TenantMismatch
+from exporttools.errors import TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
 from exporttools.records.validity import Origin
 from exporttools.text.inert import one_line
@@ -293,7 +293,7 @@ class WindowSnapshot:
         self, statement: Select[Any], columns: Sequence[Column], origin: Origin, record_type: RecordType
     ) -> Iterator[pa.RecordBatch]:
         if self._bulk is not None:
-            return self._bulk.batches(statement, columns)
+            return self._bulk.batches(statement, columns, origin=origin)
         return stream_rows(
             self._reader.database, self._connection, statement, columns, origin=origin, key=record_type.key
         )
@@ -318,21 +318,6 @@ class WindowSnapshot:
         traces, runs = self._sources["traces"], self._sources["runs"]
         same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
         return traces, (runs, same_run)
-
-
-def require_count(what: str, expected: int, found: int) -> None:
-    """Require that as many rows were read as were counted in the same snapshot.
-
-    Raises
-    ------
-    InconsistentData
-        The numbers differ, as they do when a layout's join multiplies rows.
-    """
-    if expected != found:
-        raise InconsistentData(
-            f"{what}: {found:,} rows were read, but {expected:,} were counted in the same snapshot; "
-            "does a join of the layout match several rows? Nothing of this window was committed"
-        )
 
 
 def _days(since: dt.datetime, until: dt.datetime) -> Iterator[tuple[dt.datetime, dt.datetime]]:

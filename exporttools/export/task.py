@@ -14,8 +14,9 @@ from typing import Any
 
 import pyarrow as pa
 
+from exporttools.database.readers import require_count
 from exporttools.database.store import ExportBundleStore
-from exporttools.database.window_reader import TenantDay, WindowSnapshot, require_count
+from exporttools.database.window_reader import TenantDay, WindowSnapshot
 from exporttools.dataset.manifest import UNDATED, PartFile, Window, new_window
 from exporttools.dataset.part_files import new_part_file
 from exporttools.dataset.storage import Storage

@@ -97,7 +97,9 @@ def test_bulk_reads_are_at_the_same_point_in_time(moving_money: str, monkeypatch
     joined = []
     read_table = trace_store_module.BulkReader.read_table
     monkeypatch.setattr(
-        trace_store_module.BulkReader, "read_table", lambda *arguments: joined.append(1) or read_table(*arguments)
+        trace_store_module.BulkReader,
+        "read_table",
+        lambda *given, **named: joined.append(1) or read_table(*given, **named),
     )
     store = ExportBundleStore(moving_money)
     seen = [_seen(store.get_export_bundle("i1")) for _ in range(READS // 2)]

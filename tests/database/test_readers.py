@@ -204,7 +204,7 @@ def test_the_bulk_reader_closes_its_connection(big_url: str) -> None:
     store = ExportBundleStore(big_url, tenant_id="acme")
     store.get_trace_steps("t1")
     bulk: BulkReader = store.trace_store._bulk  # type: ignore[attr-defined]
-    kept = bulk._idle[0]
+    kept = bulk._idle[0].adbc
     with psycopg.connect(big_url, autocommit=True) as connection:
         states = connection.execute(
             "SELECT state FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()"

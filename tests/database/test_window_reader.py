@@ -9,8 +9,9 @@ import pyarrow as pa
 import pytest
 
 from exporttools import ConfigError, ExportBundleStore, InconsistentData, SqlTraceStore, TenantMismatch
+from exporttools.database.readers import require_count
 from exporttools.database.scoped_reader import ScopedReader
-from exporttools.database.window_reader import GridCount, TenantDay, require_count
+from exporttools.database.window_reader import GridCount, TenantDay
 from tests.databases import NOON, create_native, incident, one_of_each, run, run_sql, step, trace
 
 DAY = dt.timedelta(days=1)
@@ -117,7 +118,7 @@ def test_rows_that_a_join_multiplied_are_refused() -> None:
         require_count("runs of acme", 1_000, 2_000)
     assert str(caught.value) == (
         "runs of acme: 2,000 rows were read, but 1,000 were counted in the same snapshot; "
-        "does a join of the layout match several rows? Nothing of this window was committed"
+        "does a join of the layout match several rows? None of these rows was kept"
     )
 
 
