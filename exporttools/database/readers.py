@@ -17,7 +17,7 @@ import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 from psycopg.conninfo import make_conninfo
-from sqlalchemy import Connection, Select, func, text
+from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
 from exporttools.database.opening import Database
