@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -13,11 +14,15 @@ from sqlalchemy.sql import ColumnElement, FromClause
 
 from exporttools.connections.sql_types import SQL_TYPES
 from exporttools.database.layouts import LAYOUTS, Constant, Field, Layout, Source
+from exporttools.database.live_tables import LiveTables
 from exporttools.database.opening import Database
 from exporttools.errors import ConfigError, SchemaMismatch
 from exporttools.records.schema import RECORD_TYPES, Column, RecordType
 from exporttools.text.inert import one_line
 from exporttools.times import epoch_us
+
+_NAMES_SHOWN = 60
+"""How many names of tables or columns a message lists."""
 
 
 @dataclass(frozen=True)
@@ -155,104 +160,138 @@ def bind(database: Database, connection: Connection, layout: Layout | str, table
         list(LAYOUTS.values()) if layout == "auto" else [LAYOUTS[layout] if isinstance(layout, str) else layout]
     )
     with database.translated_errors():
-        found = _LiveTables(connection)
+        found = LiveTables(connection)
         faults = []
         for candidate in candidates:
             try:
-                return BoundLayout(
-                    candidate.name, {name: _bound(candidate, RECORD_TYPES[name], found, database) for name in tables}
-                )
+                sources = {
+                    name: _Binding(candidate, RECORD_TYPES[name], found, database.dialect).bound() for name in tables
+                }
+                return BoundLayout(candidate.name, sources)
             except SchemaMismatch as fault:
                 faults.append(str(fault))
-        raise SchemaMismatch(f"{database.label}: " + "; ".join(faults) + f". Tables found: {found.names()}")
+        raise SchemaMismatch(f"{database.label}: {'; '.join(faults)}. Tables found: {_listed(found.names()) or 'none'}")
 
 
-class _LiveTables:
-    """The tables and views of a database, inspected on first use."""
+class _Binding:
+    """Matches one source of a layout with the live tables."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._inspector = sa.inspect(connection)
-        self._tables: dict[str, dict[str, sa.types.TypeEngine[Any]] | None] = {}
+    def __init__(self, layout: Layout, record_type: RecordType, live: LiveTables, dialect: str) -> None:
+        self._layout, self._record_type, self._dialect = layout, record_type, dialect
+        self._source: Source = getattr(layout, record_type.table)
+        self._live = live
+        self._aliases: dict[str, FromClause] = {}
 
-    def types(self, table: str) -> dict[str, sa.types.TypeEngine[Any]] | None:
-        """Return the columns' types by name, or None if there is no such table."""
-        if table not in self._tables:
-            schema, _, name = table.rpartition(".")
-            exists = self._inspector.has_table(name, schema=schema or None)
-            columns = self._inspector.get_columns(name, schema=schema or None) if exists else None
-            self._tables[table] = None if columns is None else {column["name"]: column["type"] for column in columns}
-        return self._tables[table]
-
-    def alias(self, table: str) -> FromClause:
-        """The table under a new alias: two sources may read the same table."""
-        schema, _, name = table.rpartition(".")
-        columns = [sa.column(column, live_type) for column, live_type in (self.types(table) or {}).items()]
-        return sa.table(name, *columns, schema=schema or None).alias()
-
-    def names(self) -> str:
-        names = sorted([*self._inspector.get_table_names(), *self._inspector.get_view_names()])
-        shown = ", ".join(one_line(name, 60) for name in names[:20])
-        return (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none"
-
-
-def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database: Database) -> BoundSource:
-    source: Source = getattr(layout, record_type.table)
-    if live.types(source.table) is None:
-        raise SchemaMismatch(
-            f"layout {layout.name!r} reads {record_type.plural} from a table {source.table!r}, which does not exist"
+    def bound(self) -> BoundSource:
+        """The source in the live database, or SchemaMismatch."""
+        source, record_type = self._source, self._record_type
+        from_ = self._from()
+        expressions: dict[str, ColumnElement[Any]] = {}
+        columns = []
+        for column in record_type.stored_columns(source.extra):
+            expression = self._expression(column)
+            if expression is not None:
+                expressions[column.name] = expression
+                columns.append(column)
+        where = []
+        for condition in source.where:
+            hit = self._stored(condition, f"a condition on {record_type.table} needs")
+            if hit is not None and condition.convert is not None:
+                where.append(condition.convert(hit))
+        bound = BoundSource(
+            record_type, source.table, tuple(columns), None, expressions, from_, tuple(where), self._dialect
         )
-    aliases = {source.table: live.alias(source.table)}
-    from_: FromClause = aliases[source.table]
-    for join in source.joins:
-        own, theirs = live.types(source.table) or {}, live.types(join.table) or {}
-        if all(column in theirs for column in join.on) and all(column in own for column in join.on.values()):
-            other = aliases[join.table] = live.alias(join.table)
+        if source.started_at is None:
+            return bound
+        started = self._converted(Column("started_at", "timestamp", True, ""), _field(source.started_at))
+        if started is None:
+            return bound
+        expressions["started_at"] = started
+        return replace(bound, started_at=bound.moment("started_at"))
+
+    def _from(self) -> FromClause:
+        source = self._source
+        own = from_ = self._table(source.table, "reads {} from a table")
+        for join in source.joins:
+            other = self._table(join.table, "joins {} with a table")
+            for side, table, names in ((own, source.table, join.on.values()), (other, join.table, join.on)):
+                for name in names:
+                    if name not in side.c:
+                        raise self._missing(name, table, f"the join of {join.table!r} to {source.table!r} needs")
             from_ = from_.outerjoin(
-                other, sa.and_(*(other.c[theirs] == aliases[source.table].c[own] for theirs, own in join.on.items()))
+                other, sa.and_(*(other.c[theirs] == own.c[ours] for theirs, ours in join.on.items()))
             )
+        return from_
 
-    def stored(place: str | Field) -> tuple[sa.ColumnElement[Any], Field] | None:
-        spot = Field(place) if isinstance(place, str) else place
-        alias = aliases.get(spot.table or source.table)
-        return None if alias is None or spot.column not in alias.c else (alias.c[spot.column], spot)
+    def _table(self, table: str, use: str) -> FromClause:
+        found = self._live.find(table)
+        if found is None:
+            raise SchemaMismatch(
+                f"layout {self._layout.name!r} {use.format(self._record_type.plural)} {table!r}, which does not exist"
+                f"{_nearest(table, self._live.names())}"
+            )
+        self._aliases[table] = found.alias()
+        return self._aliases[table]
 
-    expressions: dict[str, ColumnElement[Any]] = {}
-    columns = []
-    for column in record_type.stored_columns(source.extra):
-        place = source.columns.get(column.name, column.name)
+    def _expression(self, column: Column) -> ColumnElement[Any] | None:
+        """What a record's column is read from; None for an extra column that the database does not have."""
+        place = self._source.columns.get(column.name)
         sql_type = SQL_TYPES[column.type]
         if isinstance(place, Constant):
-            expressions[column.name] = sa.cast(sa.literal(place.value), sql_type)
-        elif (hit := stored(place)) is not None:
-            live_column, spot = hit
-            expressions[column.name] = (
-                spot.convert(live_column)
-                if spot.convert
-                else _typed(column, live_column, database.dialect, source.table)
-            )
-        elif column in source.extra:
-            continue
-        elif column.nullable:
-            expressions[column.name] = sa.cast(sa.null(), sql_type)
-        else:
-            spot = Field(place) if isinstance(place, str) else place
-            table = spot.table or source.table
-            names = ", ".join(one_line(name, 60) for name in live.types(table) or {})
+            return sa.cast(sa.literal(place.value), sql_type)
+        own = Field(column.name, optional=column.nullable) if place is None else _field(place)
+        spot = own if column.nullable else replace(own, optional=False)
+        expression = self._converted(column, spot)
+        if expression is None and column not in self._source.extra:
+            return sa.cast(sa.null(), sql_type)
+        return expression
+
+    def _converted(self, column: Column, spot: Field) -> ColumnElement[Any] | None:
+        """A stored column as the record's; None if it is optional and missing."""
+        stored = self._stored(spot, f"{self._record_type.table}.{column.name} is read from")
+        if stored is None:
+            return None
+        if spot.convert is not None:
+            return spot.convert(stored)
+        return _typed(column, stored, self._dialect, spot.table or self._source.table)
+
+    def _stored(self, spot: Field, use: str) -> ColumnElement[Any] | None:
+        """A stored column; None if it is optional and missing."""
+        table = spot.table or self._source.table
+        if table not in self._aliases:
             raise SchemaMismatch(
-                f"layout {layout.name!r}: table {table!r} has no column {spot.column!r}, which "
-                f"{record_type.table}.{column.name} is read from; "
-                + (f"columns found: {names}" if names else "there is no such table")
+                f"layout {self._layout.name!r}: {use} a table {table!r}, which {self._record_type.table} "
+                f"does not join{_nearest(table, list(self._aliases))}; tables read: {_listed(list(self._aliases))}"
             )
-        columns.append(column)
-    conditions = (stored(condition) for condition in source.where)
-    where = tuple(spot.convert(live_column) for live_column, spot in filter(None, conditions) if spot.convert)
-    started = stored(source.started_at) if source.started_at else None
-    bound = BoundSource(record_type, source.table, tuple(columns), None, expressions, from_, where, database.dialect)
-    if started is None:
-        return bound
-    started_column = _typed(Column("started_at", "timestamp", True, ""), started[0], database.dialect, source.table)
-    expressions["started_at"] = started_column
-    return replace(bound, started_at=bound.moment("started_at"))
+        alias = self._aliases[table]
+        if spot.column in alias.c:
+            return alias.c[spot.column]
+        if spot.optional:
+            return None
+        raise self._missing(spot.column, table, use)
+
+    def _missing(self, column: str, table: str, use: str) -> SchemaMismatch:
+        found = [element.name for element in self._aliases[table].c]
+        return SchemaMismatch(
+            f"layout {self._layout.name!r}: table {table!r} has no column {column!r}, which {use}"
+            f"{_nearest(column, found)}; columns found: {_listed(found)}"
+        )
+
+
+def _field(place: str | Field) -> Field:
+    return Field(place) if isinstance(place, str) else place
+
+
+def _nearest(name: str, found: Sequence[str]) -> str:
+    """The names most like the one that was not found, as a question; empty if there are none."""
+    folded = {candidate.lower(): candidate for candidate in found}
+    close = [one_line(folded[match], 60) for match in difflib.get_close_matches(name.lower(), folded)]
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(one_line(name, 60) for name in names[:_NAMES_SHOWN])
+    return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
 
 
 def _typed(column: Column, live: ColumnElement[Any], dialect: str, table: str) -> ColumnElement[Any]:
