@@ -3,21 +3,28 @@
 from __future__ import annotations
 
 import datetime as dt
-from collections.abc import Collection, Mapping
+import difflib
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
+from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.sql import ColumnElement, FromClause
 
 from exporttools.connections.sql_types import SQL_TYPES
 from exporttools.database.layouts import LAYOUTS, Constant, Field, Layout, Source
+from exporttools.database.live_tables import LiveColumn, LiveTable, LiveTables
 from exporttools.database.opening import Database
+from exporttools.database.stored_columns import StoredColumn
 from exporttools.errors import ConfigError, SchemaMismatch
 from exporttools.records.schema import RECORD_TYPES, Column, RecordType
 from exporttools.text.inert import one_line
 from exporttools.times import epoch_us
+
+_NAMES_SHOWN = 60
+"""How many names of tables or columns a message lists."""
 
 
 @dataclass(frozen=True)
@@ -33,20 +40,39 @@ class BoundSource:
         The record's context, own and extra columns that can be read, in order.
     started_at : ColumnElement or None
         Traces only; see :class:`exporttools.database.layouts.Source`.
+    joined : tuple of str
+        The joined tables' names, for messages.
+    has_unique_keys : bool
+        Whether the database's own unique indexes forbid two rows of one tenant with one key.
     """
 
     record_type: RecordType
     table: str
     columns: tuple[Column, ...]
     started_at: ColumnElement[Any] | None
-    _expressions: Mapping[str, ColumnElement[Any]]
+    joined: tuple[str, ...]
+    has_unique_keys: bool
+    _stored: Mapping[str, StoredColumn]
     _from: FromClause
     _where: tuple[ColumnElement[bool], ...]
     _dialect: str
 
     def __getitem__(self, name: str) -> ColumnElement[Any]:
         """The SQL expression of a column."""
-        return self._expressions[name]
+        return self._stored[name].read
+
+    @property
+    def key(self) -> tuple[ColumnElement[Any], ...]:
+        """What identifies a row: its tenant and its key, as expressions that compare by bytes."""
+        return tuple(self._stored[name].exact for name in _key_names(self.record_type))
+
+    def among(self, name: str, values: Collection[str]) -> ColumnElement[bool]:
+        """The condition that a column of text has one of the values: by bytes, and by the index that the column has."""
+        return self._stored[name].among(values)
+
+    def same(self, other: BoundSource, *names: str) -> ColumnElement[bool]:
+        """The condition that a row of another source has the same values in columns of text."""
+        return sa.and_(*(self._stored[name].equals(other._stored[name]) for name in names))
 
     @property
     def from_clause(self) -> FromClause:
@@ -155,125 +181,192 @@ def bind(database: Database, connection: Connection, layout: Layout | str, table
         list(LAYOUTS.values()) if layout == "auto" else [LAYOUTS[layout] if isinstance(layout, str) else layout]
     )
     with database.translated_errors():
-        found = _LiveTables(connection)
+        found = LiveTables(connection)
         faults = []
         for candidate in candidates:
             try:
-                return BoundLayout(
-                    candidate.name, {name: _bound(candidate, RECORD_TYPES[name], found, database) for name in tables}
-                )
+                sources = {
+                    name: _Binding(candidate, RECORD_TYPES[name], found, database.dialect).bound() for name in tables
+                }
+                return BoundLayout(candidate.name, sources)
             except SchemaMismatch as fault:
                 faults.append(str(fault))
-        raise SchemaMismatch(f"{database.label}: " + "; ".join(faults) + f". Tables found: {found.names()}")
+        raise SchemaMismatch(f"{database.label}: {'; '.join(faults)}. Tables found: {_listed(found.names()) or 'none'}")
 
 
-class _LiveTables:
-    """The tables and views of a database, inspected on first use."""
+class _Binding:
+    """Matches one source of a layout with the live tables."""
 
-    def __init__(self, connection: Connection) -> None:
-        self._inspector = sa.inspect(connection)
-        self._schemas: Mapping[str | None, str | None] = (
-            connection.get_execution_options().get("schema_translate_map") or {}
-        )
-        self._tables: dict[str, dict[str, sa.types.TypeEngine[Any]] | None] = {}
+    def __init__(self, layout: Layout, record_type: RecordType, live: LiveTables, dialect: str) -> None:
+        self._layout, self._record_type, self._dialect = layout, record_type, dialect
+        self._source: Source = getattr(layout, record_type.table)
+        self._live = live
+        self._tables: dict[str, LiveTable] = {}
+        self._aliases: dict[str, FromClause] = {}
 
-    def types(self, table: str) -> dict[str, sa.types.TypeEngine[Any]] | None:
-        """Return the columns' types by name, or None if there is no such table."""
-        if table not in self._tables:
-            schema, name = self._place(table)
-            exists = self._inspector.has_table(name, schema=schema)
-            columns = self._inspector.get_columns(name, schema=schema) if exists else None
-            self._tables[table] = None if columns is None else {column["name"]: column["type"] for column in columns}
-        return self._tables[table]
+    def bound(self) -> BoundSource:
+        """The source in the live database, or SchemaMismatch."""
+        source, record_type = self._source, self._record_type
+        from_ = self._from()
+        stored: dict[str, StoredColumn] = {}
+        columns = []
+        for column in record_type.stored_columns(source.extra):
+            found = self._column(column)
+            if found is not None:
+                stored[column.name] = found
+                columns.append(column)
+        where = []
+        for condition in source.where:
+            element = self._element(condition, f"a condition on {record_type.table} needs")
+            if element is not None and condition.convert is not None:
+                where.append(condition.convert(element))
+        joined = tuple(join.table for join in source.joins)
+        bound = BoundSource(
+            record_type, source.table, tuple(columns), None, joined, self._has_unique_keys(), stored, from_, tuple(where),
+            self._dialect,
+        )  # fmt: skip
+        if source.started_at is None:
+            return bound
+        started = self._read(Column("started_at", "timestamp", True, ""), _field(source.started_at))
+        if started is None:
+            return bound
+        stored["started_at"] = started
+        return replace(bound, started_at=bound.moment("started_at"))
 
-    def alias(self, table: str) -> FromClause:
-        """The table under a new alias: two sources may read the same table."""
-        schema, name = self._place(table)
-        columns = [sa.column(column, live_type) for column, live_type in (self.types(table) or {}).items()]
-        return sa.table(name, *columns, schema=schema).alias()
+    def _from(self) -> FromClause:
+        source = self._source
+        from_ = self._table(source.table, "reads {} from a table")
+        for join in source.joins:
+            other = self._table(join.table, "joins {} with a table")
+            use = f"the join of {join.table!r} to {source.table!r} needs"
+            on = [
+                self._key(Field(theirs, join.table), use).equals(self._key(Field(ours), use))
+                for theirs, ours in join.on.items()
+            ]
+            from_ = from_.outerjoin(other, sa.and_(*on))
+        return from_
 
-    def _place(self, table: str) -> tuple[str | None, str]:
-        """The table's schema, as the Engine's ``schema_translate_map`` has it, and its name."""
-        schema, _, name = table.rpartition(".")
-        return self._schemas.get(schema or None, schema or None), name
-
-    def names(self) -> str:
-        names = sorted([*self._inspector.get_table_names(), *self._inspector.get_view_names()])
-        shown = ", ".join(one_line(name, 60) for name in names[:20])
-        return (shown + (f" and {len(names) - 20} more" if len(names) > 20 else "")) or "none"
-
-
-def _bound(layout: Layout, record_type: RecordType, live: _LiveTables, database: Database) -> BoundSource:
-    source: Source = getattr(layout, record_type.table)
-    if live.types(source.table) is None:
-        raise SchemaMismatch(
-            f"layout {layout.name!r} reads {record_type.plural} from a table {source.table!r}, which does not exist"
-        )
-    aliases = {source.table: live.alias(source.table)}
-    from_: FromClause = aliases[source.table]
-    for join in source.joins:
-        own, theirs = live.types(source.table) or {}, live.types(join.table) or {}
-        if all(column in theirs for column in join.on) and all(column in own for column in join.on.values()):
-            other = aliases[join.table] = live.alias(join.table)
-            from_ = from_.outerjoin(
-                other, sa.and_(*(other.c[theirs] == aliases[source.table].c[own] for theirs, own in join.on.items()))
-            )
-
-    def stored(place: str | Field) -> tuple[sa.ColumnElement[Any], Field] | None:
-        spot = Field(place) if isinstance(place, str) else place
-        alias = aliases.get(spot.table or source.table)
-        return None if alias is None or spot.column not in alias.c else (alias.c[spot.column], spot)
-
-    expressions: dict[str, ColumnElement[Any]] = {}
-    columns = []
-    for column in record_type.stored_columns(source.extra):
-        place = source.columns.get(column.name, column.name)
-        sql_type = SQL_TYPES[column.type]
-        if isinstance(place, Constant):
-            expressions[column.name] = sa.cast(sa.literal(place.value), sql_type)
-        elif (hit := stored(place)) is not None:
-            live_column, spot = hit
-            expressions[column.name] = (
-                spot.convert(live_column)
-                if spot.convert
-                else _typed(column, live_column, database.dialect, source.table)
-            )
-        elif column in source.extra:
-            continue
-        elif column.nullable:
-            expressions[column.name] = sa.cast(sa.null(), sql_type)
-        else:
-            spot = Field(place) if isinstance(place, str) else place
-            table = spot.table or source.table
-            names = ", ".join(one_line(name, 60) for name in live.types(table) or {})
+    def _table(self, table: str, use: str) -> FromClause:
+        found = self._live.find(table)
+        if found is None:
             raise SchemaMismatch(
-                f"layout {layout.name!r}: table {table!r} has no column {spot.column!r}, which "
-                f"{record_type.table}.{column.name} is read from; "
-                + (f"columns found: {names}" if names else "there is no such table")
+                f"layout {self._layout.name!r} {use.format(self._record_type.plural)} {table!r}, which does not exist"
+                f"{_nearest(table, self._live.names())}"
             )
-        columns.append(column)
-    conditions = (stored(condition) for condition in source.where)
-    where = tuple(spot.convert(live_column) for live_column, spot in filter(None, conditions) if spot.convert)
-    started = stored(source.started_at) if source.started_at else None
-    bound = BoundSource(record_type, source.table, tuple(columns), None, expressions, from_, where, database.dialect)
-    if started is None:
-        return bound
-    started_column = _typed(Column("started_at", "timestamp", True, ""), started[0], database.dialect, source.table)
-    expressions["started_at"] = started_column
-    return replace(bound, started_at=bound.moment("started_at"))
+        self._tables[table], self._aliases[table] = found, found.alias()
+        return self._aliases[table]
+
+    def _key(self, spot: Field, use: str) -> StoredColumn:
+        """A column of a join, which compares as text where the two are of different types."""
+        element = self._element(spot, use)
+        if element is None:
+            raise self._missing(spot, use)
+        return StoredColumn(element, _as_text(element, self._dialect), self._live_column(spot).folds, self._dialect)
+
+    def _column(self, column: Column) -> StoredColumn | None:
+        """What a record's column is read from; None for an extra column that the database does not have."""
+        place = self._source.columns.get(column.name)
+        if isinstance(place, Constant):
+            return self._same_in_every_row(sa.literal(place.value), column)
+        own = Field(column.name, optional=column.nullable) if place is None else _field(place)
+        found = self._read(column, own if column.nullable else replace(own, optional=False))
+        if found is None and column not in self._source.extra:
+            return self._same_in_every_row(sa.null(), column)
+        return found
+
+    def _same_in_every_row(self, value: ColumnElement[Any], column: Column) -> StoredColumn:
+        expression = sa.cast(value, SQL_TYPES[column.type])
+        return StoredColumn(expression, expression, False, self._dialect)
+
+    def _read(self, column: Column, spot: Field) -> StoredColumn | None:
+        """A stored column read as the record's; None if it is optional and missing."""
+        element = self._element(spot, f"{self._record_type.table}.{column.name} is read from")
+        if element is None:
+            return None
+        if spot.convert is not None:
+            element = read = spot.convert(element)
+        else:
+            read = _typed(column, element, self._dialect, spot.table or self._source.table)
+        folds = column.type == "string" and self._live_column(spot).folds
+        return StoredColumn(element, read, folds, self._dialect)
+
+    def _element(self, spot: Field, use: str) -> ColumnElement[Any] | None:
+        """A stored column; None if it is optional and missing."""
+        table = spot.table or self._source.table
+        if table not in self._aliases:
+            raise SchemaMismatch(
+                f"layout {self._layout.name!r}: {use} a table {table!r}, which {self._record_type.table} "
+                f"does not join{_nearest(table, list(self._aliases))}; tables read: {_listed(list(self._aliases))}"
+            )
+        if spot.column in self._tables[table].columns:
+            return self._aliases[table].c[spot.column]
+        if spot.optional:
+            return None
+        raise self._missing(spot, use)
+
+    def _live_column(self, spot: Field) -> LiveColumn:
+        return self._tables[spot.table or self._source.table].columns[spot.column]
+
+    def _missing(self, spot: Field, use: str) -> SchemaMismatch:
+        table = spot.table or self._source.table
+        found = list(self._tables[table].columns)
+        return SchemaMismatch(
+            f"layout {self._layout.name!r}: table {table!r} has no column {spot.column!r}, which {use}"
+            f"{_nearest(spot.column, found)}; columns found: {_listed(found)}"
+        )
+
+    def _has_unique_keys(self) -> bool:
+        """Whether unique indexes say that no two rows have one key, and that each join matches at most one row."""
+        places = [
+            _field(place)
+            for name in _key_names(self._record_type)
+            if not isinstance(place := self._source.columns.get(name, name), Constant)
+        ]
+        own = {spot.column for spot in places if spot.table in (None, self._source.table) and spot.convert is None}
+        keys = {self._source.table: own} | {join.table: set(join.on) for join in self._source.joins}
+        return all(any(unique <= key for unique in self._tables[table].unique) for table, key in keys.items())
+
+
+def _key_names(record_type: RecordType) -> tuple[str, ...]:
+    return ("tenant_id", *record_type.stored_key)
+
+
+def _field(place: str | Field) -> Field:
+    return Field(place) if isinstance(place, str) else place
+
+
+def _nearest(name: str, found: Sequence[str]) -> str:
+    """The names most like the one that was not found, as a question; empty if there are none."""
+    folded = {candidate.lower(): candidate for candidate in found}
+    close = [one_line(folded[match], 60) for match in difflib.get_close_matches(name.lower(), folded)]
+    return f" (did you mean {' or '.join(map(repr, close))}?)" if close else ""
+
+
+def _listed(names: Sequence[str]) -> str:
+    shown = ", ".join(one_line(name, 60) for name in names[:_NAMES_SHOWN])
+    return shown + (f" and {len(names) - _NAMES_SHOWN} more" if len(names) > _NAMES_SHOWN else "")
+
+
+def _as_text(live: ColumnElement[Any], dialect: str) -> ColumnElement[Any]:
+    kind = live.type
+    # An Enum is a String to SQLAlchemy, and citext ignores case in every collation.
+    plain = isinstance(kind, sa.String) and (dialect == "sqlite" or not isinstance(kind, (sa.Enum, CITEXT)))
+    return live if plain else sa.cast(live, sa.Text())
 
 
 def _typed(column: Column, live: ColumnElement[Any], dialect: str, table: str) -> ColumnElement[Any]:
     """A stored column as an expression of the record's type. Only lossless casts are implicit."""
     kind = live.type
+    if column.type == "string":
+        return _as_text(live, dialect)
     if dialect == "sqlite":
         # SQLite does not enforce declared types; values are checked against the record's types when they arrive.
-        as_text = column.type == "string" and not isinstance(kind, sa.String)
-        return sa.cast(live, sa.Text()) if as_text else live
-    if column.type == "string":
-        return live if isinstance(kind, sa.String) and not isinstance(kind, sa.Enum) else sa.cast(live, sa.Text())
+        return live
     if column.type == "int64" and isinstance(kind, sa.Integer):
         return live
+    if column.type == "float64" and isinstance(kind, sa.REAL):
+        # As it is written: 0.1. A plain cast adds digits that nobody stored, 0.10000000149, by one reader and not the other.
+        return sa.cast(sa.cast(live, sa.Text()), sa.Double())
     if column.type == "float64" and isinstance(kind, sa.Float):
         return live
     if column.type == "float64" and isinstance(kind, (sa.Numeric, sa.Integer)):

@@ -1,8 +1,10 @@
 """Where a database keeps the four records: for each its table, joined tables, and the source of every column.
 
 A :class:`Layout` is data, and a user's own takes a few lines. When a store first reads, it matches the layout with the
-live database (:func:`exporttools.database.binding.bind`): a missing column reads NULL where the record allows NULL, and
-raises :class:`exporttools.errors.SchemaMismatch` where it does not.
+live database (:func:`exporttools.database.binding.bind`). Every table and column that a layout names must exist there,
+or :class:`exporttools.errors.SchemaMismatch` names what is missing and what is most like it; a :class:`Field` can be
+marked ``optional``. A column that the layout does not name is stored under its own name; if it is missing, it reads NULL
+where the record allows NULL.
 """
 
 from __future__ import annotations
@@ -31,11 +33,15 @@ class Field:
     convert : callable, optional
         Takes the stored column (a SQLAlchemy expression) and returns the expression to read, such as
         ``lambda usd: sa.cast(sa.func.round(usd * 100), sa.BigInteger())``. By default the column is read as it is.
+    optional : bool
+        Whether some databases lack the column: then it reads NULL, and a condition on it is skipped. By default a
+        column that is missing raises SchemaMismatch.
     """
 
     column: str
     table: str | None = None
     convert: Callable[[Any], ColumnElement[Any]] | None = None
+    optional: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,12 +55,10 @@ class Constant:
 class Join:
     """A LEFT JOIN: a table with further columns. A source row without a match reads NULL in them.
 
-    If the database lacks one of the join's columns, the table's columns count as missing.
-
     Parameters
     ----------
     table : str
-        The joined table. At most one of its rows may match a row of the source, or that row is read more than once.
+        The joined table; another one than the source's own. At most one of its rows may match a row of the source.
     on : mapping of str to str
         The join's equalities: ``{joined table's column: source table's column}``.
     """
@@ -77,11 +81,10 @@ class Source:
     joins : tuple of Join, optional
         Tables that a :class:`Field` of `columns` or `where` may name.
     where : tuple of Field, optional
-        Conditions that every row must meet; each Field's `convert` returns the condition. A condition on a column that
-        the database does not have is skipped.
+        Conditions that every row must meet; each Field's `convert` returns the condition.
     extra : tuple of Column, optional
-        Further columns, read where the database has them and mapped by `columns` like the record's own. They appear in
-        frames and files, not in snapshots.
+        Further columns, mapped by `columns` like the record's own; those that are not mapped are read where the database
+        has them. They appear in frames and files, not in snapshots.
     started_at : str or Field, optional
         For traces: the column that says when a trace started, which decides which of a run's traces is the last. By
         default a trace starts with its first step.
@@ -108,7 +111,7 @@ class Layout:
     Raises
     ------
     ConfigError
-        A source maps a column that its record does not have.
+        A source maps a column that its record does not have, has a condition without `convert`, or names a table twice.
 
     Examples
     --------
@@ -136,6 +139,17 @@ class Layout:
                     f"layout {self.name!r}: {record_type.table} has no column {', '.join(unknown)} to map; "
                     f"expected {', '.join(sorted(known))} (declare further columns in extra=)"
                 )
+            tables = [source.table, *(join.table for join in source.joins)]
+            if repeated := sorted({table for table in tables if tables.count(table) > 1}):
+                raise ConfigError(
+                    f"layout {self.name!r}: {record_type.table} reads {', '.join(map(repr, repeated))} twice; expected "
+                    f"each table once. To join a table to itself, join a view of it"
+                )
+            if idle := [condition.column for condition in source.where if condition.convert is None]:
+                raise ConfigError(
+                    f"layout {self.name!r}: the where of {record_type.table} says nothing about {', '.join(map(repr, idle))}; "
+                    f"expected a condition, such as Field({idle[0]!r}, convert=lambda column: column.is_(None))"
+                )
 
 
 NATIVE = Layout(
@@ -162,14 +176,18 @@ AOS = Layout(
     incidents=Source(
         "incidents",
         columns={
-            "policy_id": Field("violation_policy_id", table="runs"),
-            "policy_name": Field("policy_name"),
+            "policy_id": Field("violation_policy_id", table="runs", optional=True),
             "violation_type": "trigger_type",
         },
         joins=(Join("runs", on={"id": "source_run_id", "tenant_id": "tenant_id"}),),
     ),
-    runs=Source("runs", columns={"run_id": "id", "total_cost_cents": Field("estimated_cost_usd", convert=_cents)}),
-    traces=Source("aos_traces", where=(Field("archived_at", convert=_is_null),), started_at="started_at"),
+    runs=Source(
+        "runs",
+        columns={"run_id": "id", "total_cost_cents": Field("estimated_cost_usd", convert=_cents, optional=True)},
+    ),
+    traces=Source(
+        "aos_traces", where=(Field("archived_at", convert=_is_null, optional=True),), started_at="started_at"
+    ),
     trace_steps=Source(
         "aos_trace_steps",
         columns={
@@ -179,7 +197,10 @@ AOS = Layout(
             "content_hash": "output_hash",
         },
         joins=(Join("aos_traces", on={"trace_id": "trace_id"}),),
-        where=(Field("archived_at", convert=_is_null), Field("archived_at", table="aos_traces", convert=_is_null)),
+        where=(
+            Field("archived_at", convert=_is_null, optional=True),
+            Field("archived_at", table="aos_traces", convert=_is_null, optional=True),
+        ),
         extra=(
             Column("outcome_category", "string", True, "the platform's kind of outcome"),
             Column("outcome_code", "string", True, "the platform's code of the outcome"),

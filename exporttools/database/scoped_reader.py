@@ -66,6 +66,7 @@ class ScopedReader:
         self._tables = tables
         self._bound: BoundLayout | None = None
         self._plain_order = False
+        self._unique: set[tuple[str, str | None]] = set()  # the tables and tenants whose keys were counted
         self._lock = threading.Lock()
 
     @property
@@ -113,16 +114,66 @@ class ScopedReader:
         """
         with self.database.transaction() as connection:
             source = self.bound(connection).sources[snapshot_type.RECORD_TYPE.table]
-            rows = self.rows(connection, snapshot_type, [source[column] == value], tenant, fetch=2)
-        if len(rows) > 1:
-            tenants = sorted({str(row.tenant_id) for row in rows})  # type: ignore[attr-defined]
-            key = f"{column}={value!r}"
+            rows = self.rows(connection, snapshot_type, [source.among(column, [value])], tenant, fetch=2)
+        tenants = sorted({str(row.tenant_id) for row in rows})  # type: ignore[attr-defined]
+        key = f"{column}={value!r}"
+        if len(tenants) > 1:
             raise InconsistentData(
                 f"{source.table}: {key} is in several rows, of tenants {', '.join(map(repr, tenants))}; "
                 f"expected one. Name the tenant: ExportBundleStore(..., tenant_id=...)",
                 table=source.table, key=key, column=column,
             )  # fmt: skip
+        if len(rows) > 1:
+            raise _repeated(source, tenants[0], key)
         return rows
+
+    def require_unique_keys(
+        self,
+        connection: Connection,
+        sources: Sequence[BoundSource],
+        tenant: str | None,
+        *where: ColumnElement[bool],
+    ) -> None:
+        """Require that no two rows of a tenant have the same key, so that no join multiplies rows and no sum counts twice.
+
+        Free where a unique index says so. Otherwise the rows are counted by key, once for each tenant read.
+
+        Parameters
+        ----------
+        sources : sequence of BoundSource
+        tenant : str or None
+            The tenant whose rows are read, or None for all.
+        *where : conditions
+            The rows that are read, where only a few of them are: those are counted at every call.
+
+        Raises
+        ------
+        InconsistentData
+            Names the table and the first such key.
+        """
+        for source in sources:
+            table = source.record_type.table
+            if source.has_unique_keys or {(table, None), (table, tenant)} & self._unique:
+                continue
+            own = [] if tenant is None else self.is_tenant(source, tenant)
+            repeated = (
+                source.select([])
+                .add_columns(*source.key)
+                .where(*own, *where, *(expression.is_not(None) for expression in source.key))
+                .group_by(*source.key)
+                .having(sa.func.count() > 1)
+                .limit(1)
+            )
+            with self.database.translated_errors():
+                found = connection.execute(repeated).first()
+            if found is not None:
+                owner, *values = found
+                names = source.record_type.stored_key
+                raise _repeated(
+                    source, owner, ", ".join(f"{n}={one_line(repr(v))}" for n, v in zip(names, values, strict=True))
+                )
+            if not where:
+                self._unique.add((table, tenant))
 
     def rows(
         self,
@@ -135,16 +186,22 @@ class ScopedReader:
         lookup: tuple[BoundSource, ColumnElement[bool]] | None = None,
         fetch: int | None = None,
         limit: int | None = None,
+        keys: Sequence[ColumnElement[bool]] = (),
     ) -> SnapshotTable[T]:
         """Read rows of a record. Both `limit` and `fetch` stop the read; `limit` also counts the rows there are.
 
         Parameters
         ----------
+        keys : sequence of conditions, optional
+            The rows whose keys are proved unique; by default all of the source. With `fetch`, the caller looks itself.
         lookup : tuple of BoundSource and condition, optional
             Another source, joined on the condition, that `where` and `order` may refer to.
         """
         source = self.bound(connection).sources[snapshot_type.RECORD_TYPE.table]
-        own = [source["tenant_id"] == tenant] if tenant is not None else []
+        own = [] if tenant is None else self.is_tenant(source, tenant)
+        if fetch is None:
+            joined = [source] if lookup is None else [source, lookup[0]]
+            self.require_unique_keys(connection, joined, tenant, *keys)
         statement = source.select(source.columns, joined=lookup).where(*own, *where)
         asked = fetch if limit is None else limit + 1
         record_type, origin = source.record_type, Origin(source.table)
@@ -170,17 +227,12 @@ class ScopedReader:
 
         Without a COLLATE where the database sorts so anyway, so that it can use its indexes.
         """
-        return expression if self._plain_order else sa.collate(expression, self._exact)
-
-    @property
-    def _exact(self) -> str:
-        """The collation in which only identical texts are equal."""
-        return "BINARY" if self.database.dialect == "sqlite" else "C"
+        exact = "BINARY" if self.database.dialect == "sqlite" else "C"
+        return expression if self._plain_order else sa.collate(expression, exact)
 
     def is_tenant(self, source: BoundSource, tenant: str) -> list[ColumnElement[bool]]:
         """The conditions that a row is the tenant's, also where the column's collation ignores case."""
-        column = source["tenant_id"]
-        return [column == tenant, sa.collate(column, self._exact) == tenant]
+        return [source.among("tenant_id", [tenant])]
 
     def ordered(
         self, order: Order, moment: ColumnElement[Any], tie_break: ColumnElement[Any]
@@ -192,6 +244,15 @@ class ScopedReader:
         if order == "newest":
             return [moment.desc().nulls_last(), text.desc()]
         return [moment.asc().nulls_last(), text.asc()]
+
+
+def _repeated(source: BoundSource, tenant: object, key: str) -> InconsistentData:
+    joins = f" once, or a join ({', '.join(source.joined)}) that matches at most one row" if source.joined else " once"
+    return InconsistentData(
+        f"{source.table}: {key} is in several rows of tenant {one_line(repr(tenant))}; expected each key{joins}. Sums would "
+        f"count it several times: remove the repeated rows, or name a table or view without them in a layout",
+        table=source.table, key=key, column=source.record_type.key[-1],
+    )  # fmt: skip
 
 
 def _require_tenant(table: pa.Table, tenant: str | None, source: BoundSource) -> None:

@@ -265,7 +265,7 @@ class ExportBundleStore:
             incidents = self._reader.bound(connection).sources["incidents"]
             where = incidents.within("created_at", start, end)
             if severities is not None:
-                where.append(incidents["severity"].in_(severities))
+                where.append(incidents.among("severity", severities))
             by = self._reader.ordered(order, incidents.moment("created_at"), incidents["id"])
             return self._reader.rows(connection, IncidentSnapshot, where, tenant, order=by, limit=limit)
 
@@ -315,7 +315,7 @@ class ExportBundleStore:
         with self._reader.database.transaction() as connection:
             runs = self._reader.bound(connection).sources["runs"]
             where = runs.within("started_at", start, end)
-            where += [runs[column].in_(values) for column, values in filters.items() if values is not None]
+            where += [runs.among(column, values) for column, values in filters.items() if values is not None]
             by = self._reader.ordered(order, runs.moment("started_at"), runs["run_id"])
             return self._reader.rows(connection, RunSnapshot, where, tenant, order=by, limit=limit)
 

@@ -138,9 +138,8 @@ class SqlTraceStore:
                 started.desc().nulls_last(),
                 self.reader.by_text(traces["trace_id"]).desc(),
             ]
-            return self.reader.rows(
-                connection, TraceSummarySnapshot, [traces["run_id"] == run_id], tenant, order=order, limit=1
-            )
+            of_run = [traces.among("run_id", [run_id])]
+            return self.reader.rows(connection, TraceSummarySnapshot, of_run, tenant, order=order, limit=1, keys=of_run)
 
     def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
         """Return all steps of a trace.
@@ -170,7 +169,7 @@ class SqlTraceStore:
             steps = self.reader.bound(connection).sources["trace_steps"]
             statement = (
                 steps.select(steps.payload)
-                .where(steps["tenant_id"] == tenant, steps["trace_id"] == trace_id)
+                .where(*self.reader.is_tenant(steps, tenant), steps.among("trace_id", [trace_id]))
                 .order_by(steps["step_index"])
             )
             origin = Origin(steps.table, within=f"trace_id={trace_id!r}")
@@ -278,6 +277,7 @@ class SqlTraceStore:
             connection = stack.enter_context(database.transaction())
             sources = self.reader.bound(connection).sources
             steps, traces, runs = sources["trace_steps"], sources["traces"], sources["runs"]
+            self.reader.require_unique_keys(connection, (steps, traces, runs), tenant)
             expressions = {column.name: (column, steps[column.name]) for column in steps.columns}
             for joined, name in ((runs, "agent_id"), (traces, "run_id")):
                 found = next(column for column in joined.columns if column.name == name)
@@ -288,19 +288,16 @@ class SqlTraceStore:
             picked = [expressions[name] for name in order if names is None or name in names]
             tables = steps.from_clause.outerjoin(
                 traces.from_clause,
-                sa.and_(
-                    traces["trace_id"] == steps["trace_id"],
-                    traces["tenant_id"] == steps["tenant_id"],
-                    *traces.conditions,
-                ),
+                sa.and_(traces.same(steps, "trace_id", "tenant_id"), *traces.conditions),
             ).outerjoin(
                 runs.from_clause,
-                sa.and_(runs["run_id"] == traces["run_id"], runs["tenant_id"] == traces["tenant_id"], *runs.conditions),
+                sa.and_(runs.same(traces, "run_id", "tenant_id"), *runs.conditions),
             )
             where = [*steps.conditions, *steps.within("timestamp", since, until)]
             if tenant is not None:
                 where += self.reader.is_tenant(steps, tenant)
-            where += [expressions[name][1].in_(values) for name, values in filters.items() if values is not None]
+            of = {"agent_id": runs, "run_id": traces}
+            where += [of[name].among(name, values) for name, values in filters.items() if values is not None]
             by_text = self.reader.by_text
             statement = (
                 sa.select(*(expression.label(column.name) for column, expression in picked))
@@ -344,10 +341,10 @@ class SqlTraceStore:
             traces, runs = sources["traces"], sources["runs"]
             where: list[ColumnElement[bool]] = runs.within("started_at", start, end)
             if run_id is not None:
-                where.append(traces["run_id"] == require_id("run_id", run_id))
+                where.append(traces.among("run_id", [require_id("run_id", run_id)]))
             if agents is not None:
-                where.append(runs["agent_id"].in_(agents))
-            same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
+                where.append(runs.among("agent_id", agents))
+            same_run = traces.same(runs, "run_id", "tenant_id")
             by = self.reader.ordered(order, runs.moment("started_at"), traces["trace_id"])
             return self.reader.rows(
                 connection, TraceSummarySnapshot, where, tenant, order=by, lookup=(runs, same_run), limit=limit
@@ -363,7 +360,7 @@ class SqlTraceStore:
 def _first_step_at(traces: BoundSource, steps: BoundSource, tenant: str) -> ColumnElement[Any]:
     """When a trace's first step started: one index lookup for each of the run's traces."""
     first = steps.select([]).add_columns(steps.moment("timestamp"))
-    first = first.where(steps["tenant_id"] == tenant, steps["trace_id"] == traces["trace_id"])
+    first = first.where(steps.among("tenant_id", [tenant]), steps.same(traces, "trace_id"))
     return first.order_by(steps["step_index"]).limit(1).correlate(traces.from_clause).scalar_subquery()
 
 

@@ -103,6 +103,7 @@ class WindowSnapshot:
     def __init__(self, reader: ScopedReader, connection: Connection, bulk: BulkSession | None) -> None:
         self._reader, self._connection, self._bulk = reader, connection, bulk
         self._sources = reader.bound(connection).sources
+        reader.require_unique_keys(connection, list(self._sources.values()), reader.tenant_id)
 
     @property
     def layout(self) -> str:
@@ -247,7 +248,7 @@ class WindowSnapshot:
             asked = trace_ids[start : start + TRACES_PER_READ]
             statement = (
                 steps.select(columns)
-                .where(*self._of(steps, tenant_day.tenant_id), steps["trace_id"].in_(asked))
+                .where(*self._of(steps, tenant_day.tenant_id), steps.among("trace_id", asked))
                 .order_by(trace_id, steps["step_index"])
             )
             for batch in self._batches(statement, columns, Origin(steps.table), TRACE_STEPS):
@@ -264,7 +265,7 @@ class WindowSnapshot:
         if not ids:
             return 0.0
         counted = (
-            steps.select([]).add_columns(sa.func.count()).where(*self._of(steps, tenant), steps["trace_id"].in_(ids))
+            steps.select([]).add_columns(sa.func.count()).where(*self._of(steps, tenant), steps.among("trace_id", ids))
         )
         return int(self._rows(counted)[0][0]) / len(ids)
 
@@ -316,8 +317,7 @@ class WindowSnapshot:
 
     def _traces_and_runs(self) -> tuple[BoundSource, tuple[BoundSource, ColumnElement[bool]]]:
         traces, runs = self._sources["traces"], self._sources["runs"]
-        same_run = sa.and_(traces["run_id"] == runs["run_id"], traces["tenant_id"] == runs["tenant_id"])
-        return traces, (runs, same_run)
+        return traces, (runs, traces.same(runs, "run_id", "tenant_id"))
 
 
 def _days(since: dt.datetime, until: dt.datetime) -> Iterator[tuple[dt.datetime, dt.datetime]]:

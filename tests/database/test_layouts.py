@@ -231,14 +231,6 @@ def test_an_empty_database_has_no_tables(fresh_postgres_url: str) -> None:
         ExportBundleStore(fresh_postgres_url, layout="native").list_incidents()
 
 
-def test_a_required_column_of_a_table_that_is_not_there_is_named(fresh_url: str) -> None:
-    runs = Source("runs", {"tenant_id": Field("tenant", table="owners")}, joins=(Join("owners", on={"run": "run_id"}),))
-    store = ExportBundleStore(create_native(fresh_url, {}), layout=replace(NATIVE, name="owned", runs=runs))
-    message = "layout 'owned': table 'owners' has no column 'tenant', which runs.tenant_id is read from; there is no such table"
-    with pytest.raises(SchemaMismatch, match=message):
-        store.list_runs()
-
-
 def test_there_is_no_such_layout(fresh_url: str) -> None:
     with pytest.raises(ConfigError, match="^there is no layout 'mine'; expected 'auto', 'native', 'aos' or a Layout$"):
         ExportBundleStore(create_native(fresh_url, {}), layout="mine").list_runs()

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from exporttools import ConfigError, ExportBundleStore, InconsistentData, TenantMismatch
+from exporttools.database.scoped_reader import ScopedReader
 from tests.databases import NOON, create_native, incident, one_of_each, run, run_sql, step, trace
 
 SECOND = dt.timedelta(seconds=1)
@@ -185,7 +186,7 @@ def test_a_scoped_store_reads_one_tenant(fresh_url: str) -> None:
     assert [found.step_type for found in unscoped.get_trace_steps("t1", "globex")] == ["canary"]
 
 
-def test_a_case_insensitive_collation_gives_no_other_tenants_rows(tmp_path: Path) -> None:
+def test_rows_of_another_tenant_are_withheld(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     url = create_native(f"sqlite:///{tmp_path / 'nocase.sqlite'}", {})
     run_sql(
         url,
@@ -193,6 +194,9 @@ def test_a_case_insensitive_collation_gives_no_other_tenants_rows(tmp_path: Path
         "CREATE TABLE runs (run_id TEXT, tenant_id TEXT COLLATE NOCASE)",
         "INSERT INTO runs VALUES ('r1', 'acme'), ('r2', 'ACME')",
     )
+    assert [found.run_id for found in ExportBundleStore(url, tenant_id="acme").list_runs()] == ["r1"]
+    # The condition alone keeps the others out; should it fail, the check behind it does.
+    monkeypatch.setattr(ScopedReader, "is_tenant", lambda self, source, tenant: [source["tenant_id"] == tenant])
     with pytest.raises(
         TenantMismatch,
         match="^runs: the database returned rows of tenants 'ACME', 'acme' for 'acme'; does tenant_id have a case-insensitive collation\\? All of these rows were withheld$",
