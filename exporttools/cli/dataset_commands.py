@@ -135,13 +135,14 @@ def dataset(
             help="Merge the files of shorter windows into windows of this length, such as 1d.",
         ),
     ] = None,
+    tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
     """Describe an exported dataset; verify, query or compact it."""
     from exporttools.cli.terminal import write_json, write_rows
     from exporttools.dataset import open_dataset
 
-    found = open_dataset(destination, as_of=as_of)
+    found = open_dataset(destination, as_of=as_of, tenant_id=tenant)
     if compact:
         found = found.compact(window=compact)
         note(f"manifest {found.manifest.number}: {len(found.part_files):,} files")

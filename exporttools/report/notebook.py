@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporttools.errors import MissingExtra
+from exporttools.connections.urls import parse_url, resolved
+from exporttools.errors import ConfigError, MissingExtra
 from exporttools.files.resources import resource
 
 if TYPE_CHECKING:
@@ -55,6 +56,23 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
         config=kernel_config(),
     )
     return output
+
+
+def absolute_url(database: str | os.PathLike[str]) -> str:
+    """Return the database's URL for a notebook, which runs in another directory. It may hold a password.
+
+    Raises
+    ------
+    ConfigError
+        `database` does not name one by a URL, a path or a variable.
+    """
+    named = resolved(database)
+    if not isinstance(named, (str, os.PathLike)):
+        raise ConfigError(f"a report needs the URL of a database; found {type(named).__name__}")
+    url = parse_url(named)
+    if url.get_backend_name() == "sqlite":
+        url = url.set(database=str(Path(url.database or "").absolute()))
+    return url.render_as_string(hide_password=False)
 
 
 def kernel_config() -> Config:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from exporttools.bundle import Verification, read_bundle, verify_bundle
-from exporttools.connections.urls import parse_url, resolved
 from exporttools.errors import ConfigError, ExportToolsError, ReportError
 from exporttools.files.durable import replaced_file
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.snapshots import IncidentSnapshot
-from exporttools.report.notebook import require_lab, run_notebook
+from exporttools.report.notebook import absolute_url, require_lab, run_notebook
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 from exporttools.version import __version__
@@ -85,7 +84,7 @@ def write_report(
         raise ConfigError(f"{one_line(path.parent)} is not a directory; create it first")
     if os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"{one_line(path)} is a directory; the report of one incident is a file")
-    page = _investigated(incident_id, _absolute(database_url), tenant_id, progress=progress)
+    page = _investigated(incident_id, absolute_url(database_url), tenant_id, progress=progress)
     _write(path, page.html)
     return path
 
@@ -154,7 +153,7 @@ def write_reports(
     require_lab("a report")
     from tqdm import tqdm
 
-    url, directory, listed = _absolute(database_url), Path(directory), list(incidents)
+    url, directory, listed = absolute_url(database_url), Path(directory), list(incidents)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,17 +181,6 @@ def write_reports(
         ),
     )
     return outcomes
-
-
-def _absolute(database: str | os.PathLike[str]) -> str:
-    """Return the database's URL for a process that runs in another directory. It may hold a password."""
-    named = resolved(database)
-    if not isinstance(named, (str, os.PathLike)):
-        raise ConfigError(f"a report needs the URL of a database; found {type(named).__name__}")
-    url = parse_url(named)
-    if url.get_backend_name() == "sqlite":
-        url = url.set(database=str(Path(url.database or "").absolute()))
-    return url.render_as_string(hide_password=False)
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:
