@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
@@ -18,19 +21,36 @@ if TYPE_CHECKING:
     from exporttools.database.store import ExportBundleStore
     from exporttools.records.export_bundle import ExportBundle
 
-NO, FAILED = 1, 2
-"""Exit codes: the answer is no; wrong usage or environment."""
+NO, FAILED, CLOSED_PIPE = 1, 2, 141
+"""Exit codes: the answer is no; wrong usage or environment; the reader of a pipe was content with less."""
 
 
 class _Commands(TyperGroup):
-    """Turn our errors into one line on standard error and exit code 2."""
+    """Turn errors into one line on standard error and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # at exit it would be too late to say that the disk is full
         except ExportToolsError as error:
             note(f"error: {one_line(error, 2000)}")
             raise typer.Exit(FAILED) from error
+        except BrokenPipeError as error:
+            _discard_output()
+            raise typer.Exit(CLOSED_PIPE) from error
+        except OSError as error:
+            _discard_output()
+            place = "" if error.filename is None else f"{one_line(error.filename)}: "
+            note(f"error: {place}{one_line(error.strerror or error)}")
+            raise typer.Exit(FAILED) from error
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: a second failure, at exit, would be a traceback."""
+    with suppress(OSError):  # standard output is not a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(

@@ -216,7 +216,10 @@ def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *,
         parameters = {
             "incident_id": incident_id, "tenant_id": tenant_id, "database_url": named, "bundle_path": bundle_path.name,
         }  # fmt: skip
-        executed = _executed(Path(scratch, "executed.ipynb"), parameters, progress=progress)
+        try:
+            executed = run_notebook(NOTEBOOK, Path(scratch, "executed.ipynb"), parameters, progress=progress)
+        except ReportError as error:
+            raise ReportError(f"no report: {error}") from error
         verification = verify_bundle(bundle_path)
         bundle = read_bundle(bundle_path)
         body = _body(executed)
@@ -241,24 +244,6 @@ def _named(database_url: str) -> Iterator[str]:
         del os.environ[_DATABASE]
         if before is not None:
             os.environ[_DATABASE] = before
-
-
-def _executed(output: Path, parameters: dict[str, str | None], *, progress: bool) -> Path:
-    from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill import PapermillExecutionError
-
-    try:
-        return run_notebook(NOTEBOOK, output, parameters, progress=progress)
-    except PapermillExecutionError as error:
-        raise ReportError(
-            f"no report: cell {error.cell_index} of the notebook {NOTEBOOK} failed: "
-            f"{one_line(error.ename, 60)}: {one_line(error.evalue, 600)}"
-        ) from error
-    except (CellTimeoutError, DeadKernelError, NoSuchKernel) as error:
-        raise ReportError(
-            f"no report: the notebook {NOTEBOOK} could not be run: {type(error).__name__}: {one_line(error, 600)}"
-        ) from error
 
 
 def _body(executed: Path) -> str:

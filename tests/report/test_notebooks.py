@@ -10,7 +10,7 @@ from pathlib import Path
 import pyarrow as pa
 import pytest
 
-from exporttools import ConfigError, ExportBundleStore
+from exporttools import ConfigError, ExportBundleStore, ReportError
 from exporttools.report.notebook import copy_notebooks, run_notebook
 from tests.databases import create_native, one_of_each
 
@@ -65,6 +65,14 @@ def test_the_environments_tenant_is_said(sample_urls: dict[str, str], monkeypatc
         ConfigError, match=r"^EXPORTTOOLS_TENANT_ID is empty, perhaps from a shell variable that is not"
     ):
         ExportBundleStore(sample_urls["postgresql"])
+
+
+def test_a_cell_that_fails_is_said(tmp_path: Path, sample_urls: dict[str, str]) -> None:
+    parameters = {"incident_id": "nobody", "database_url": sample_urls["sqlite"]}
+    with pytest.raises(
+        ReportError, match=r"^cell \d of the notebook investigate_incident failed: LookupError: no incident 'nobody'"
+    ):
+        run_notebook("investigate_incident", tmp_path / "out.ipynb", parameters)
 
 
 def test_the_week_of_a_fleet(tmp_path: Path, sample_urls: dict[str, str]) -> None:
