@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Any
+import os
+import sys
+from contextlib import suppress
+from typing import TYPE_CHECKING, Annotated, Any, cast
 
 import typer
 from typer.core import TyperGroup
 
 from exporttools import times
 from exporttools.cli.terminal import Format
-from exporttools.errors import ExportToolsError
+from exporttools.errors import ConfigError, ExportToolsError
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
@@ -18,19 +21,36 @@ if TYPE_CHECKING:
     from exporttools.database.store import ExportBundleStore
     from exporttools.records.export_bundle import ExportBundle
 
-NO, FAILED = 1, 2
-"""Exit codes: the answer is no; wrong usage or environment."""
+NO, FAILED, CLOSED_PIPE = 1, 2, 141
+"""Exit codes: the answer is no; wrong usage or environment; the reader of a pipe was content with less."""
 
 
 class _Commands(TyperGroup):
-    """Turn our errors into one line on standard error and exit code 2."""
+    """Turn errors into one line on standard error and exit code 2."""
 
     def invoke(self, ctx: Any) -> Any:
         try:
-            return super().invoke(ctx)
+            try:
+                return super().invoke(ctx)
+            finally:
+                sys.stdout.flush()  # at exit it would be too late to say that the disk is full
         except ExportToolsError as error:
             note(f"error: {one_line(error, 2000)}")
             raise typer.Exit(FAILED) from error
+        except BrokenPipeError as error:
+            _discard_output()
+            raise typer.Exit(CLOSED_PIPE) from error
+        except OSError as error:
+            _discard_output()
+            place = "" if error.filename is None else f"{one_line(error.filename)}: "
+            note(f"error: {place}{one_line(error.strerror or error)}")
+            raise typer.Exit(FAILED) from error
+
+
+def _discard_output() -> None:
+    """Let what is still buffered go nowhere: a second failure, at exit, would be a traceback."""
+    with suppress(OSError):  # standard output is not a file, as in tests
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 app = typer.Typer(
@@ -48,9 +68,35 @@ DatabaseOption = Annotated[
     str | None,
     typer.Option("--database", "-d", metavar="URL", help=DATABASE_HELP),
 ]
+
+
+def _tenant_to_read(context: typer.Context, given: str | None) -> str | None:
+    """Return the tenant given after the command, or before it, or by the environment; None for all tenants."""
+    from exporttools.database.embedded import default_tenant_id
+
+    after, before = _named(given), context.obj["tenant"]
+    if after and before and after != before:
+        raise ConfigError(
+            f"--tenant is {one_line(before, 60)!r} before the command and {one_line(after, 60)!r} after it; give one of them"
+        )
+    return after or before or default_tenant_id()
+
+
+def _named(tenant: str | None) -> str | None:
+    if tenant is not None and not tenant.strip():
+        raise ConfigError(
+            "--tenant is empty, perhaps from a shell variable that is not set; name a tenant, or leave --tenant out to "
+            "read all tenants"
+        )
+    return tenant
+
+
+_TENANT_HELP = "Read only this tenant's rows. Default: EXPORTTOOLS_TENANT_ID, or else all tenants."
+
 TenantOption = Annotated[
-    str | None, typer.Option("--tenant", "-t", metavar="TENANT", help="Read only this tenant's rows.")
+    str | None, typer.Option("--tenant", "-t", metavar="TENANT", help=_TENANT_HELP, callback=_tenant_to_read)
 ]
+"""A command that has it gets the tenant to read, wherever it was given; one that does not have it refuses a tenant."""
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 
 
@@ -75,13 +121,17 @@ def root(
             help=f"{DATABASE_HELP} Default: the embedded sample.",
         ),
     ] = None,
-    tenant: TenantOption = None,
+    tenant: Annotated[str | None, typer.Option("--tenant", "-t", metavar="TENANT", help=_TENANT_HELP)] = None,
     _version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Show the version and exit.")
     ] = False,
 ) -> None:
     """What happened in an AI agent's run, what did it cost, and can you prove it?"""  # noqa: D400
-    context.obj = {"database": database, "tenant": tenant}
+    context.obj = {"database": database, "tenant": _named(tenant)}
+    command = str(context.invoked_subcommand)
+    options = cast("TyperGroup", context.command).commands[command].params
+    if tenant and not any(option.name == "tenant" for option in options):
+        raise ConfigError(f"{command} does not read the rows of a tenant; leave --tenant out")
 
 
 def note(text: str) -> None:
@@ -104,7 +154,7 @@ def open_store(context: typer.Context, database: str | None, tenant: str | None)
         note(
             "reading the embedded sample, a made-up fleet; give --database or set EXPORTTOOLS_DATABASE_URL to read yours"
         )
-    return ExportBundleStore(database_url(context, database), tenant_id=tenant or context.obj["tenant"])
+    return ExportBundleStore(database_url(context, database), tenant_id=tenant)
 
 
 def bundle_of(store: ExportBundleStore, identifier: str) -> ExportBundle:

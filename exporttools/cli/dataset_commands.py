@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Annotated, Any
@@ -27,6 +28,7 @@ from exporttools.text.inert import one_line
 if TYPE_CHECKING:
     from concurrent.futures import Executor
 
+    from exporttools.dataset import Dataset
 
 DASK_TIMEOUT_S = 10
 
@@ -135,24 +137,20 @@ def dataset(
             help="Merge the files of shorter windows into windows of this length, such as 1d.",
         ),
     ] = None,
+    tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
     """Describe an exported dataset; verify, query or compact it."""
     from exporttools.cli.terminal import write_json, write_rows
     from exporttools.dataset import open_dataset
 
-    found = open_dataset(destination, as_of=as_of)
-    if compact:
+    found = open_dataset(destination, as_of=as_of, tenant_id=tenant)
+    if compact is not None:
         found = found.compact(window=compact)
         note(f"manifest {found.manifest.number}: {len(found.part_files):,} files")
-    if query:
-        import duckdb
-
-        try:
-            answer = found.sql(query).arrow().read_all()
-        except duckdb.Error as error:
-            raise ConfigError(f"DuckDB cannot run this query: {one_line(error, 600)}") from error
-        write_rows(answer.to_pylist(), answer.column_names, output, verbatim=True)
+    if query is not None:
+        rows, columns = _answer(found, query)
+        write_rows(rows, columns, output, verbatim=True)
     elif verify_rows:
         verification = found.verify()
         if output is Format.json:
@@ -170,3 +168,25 @@ def dataset(
         write_rows(rows, ["table", "rows", "files", "bytes"], output)
         for name, value in found.facts:
             note(f"{name}: {value}")
+
+
+def _answer(found: Dataset, query: str) -> tuple[list[dict[str, Any]], list[str]]:
+    """Run a query and return its rows and the names of their columns."""
+    import duckdb
+
+    try:
+        relation = found.sql(query)
+        if relation is None:
+            raise ConfigError("the query is empty; expected for example --sql 'select count(*) from runs'")
+        answer = relation.arrow().read_all()
+    except duckdb.Error as error:
+        raise ConfigError(f"DuckDB cannot run this query: {one_line(error, 600)}") from error
+    names: list[str] = answer.column_names
+    if twice := [name for name, count in Counter(names).items() if count > 1]:
+        raise ConfigError(f"the query has several columns {one_line(repr(twice[0]), 80)}; name them apart with AS")
+    try:
+        return answer.to_pylist(), names
+    except (OverflowError, ValueError) as error:
+        raise ConfigError(
+            f"the result has a time that cannot be shown ({one_line(error)}); cast it to VARCHAR in the query"
+        ) from error

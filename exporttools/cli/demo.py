@@ -12,9 +12,9 @@ import typer
 from exporttools.bundle import SigningKey, verify_bundle, write_bundle, write_key_pair
 from exporttools.cli.overview import write_overview
 from exporttools.cli.terminal import Format, write_heading
-from exporttools.database.embedded import embedded_database
+from exporttools.database.embedded import TENANT_VARIABLE, embedded_database
 from exporttools.database.store import ExportBundleStore
-from exporttools.errors import ExportToolsError, MissingExtra
+from exporttools.errors import ConfigError, ExportToolsError, MissingExtra
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.report.notebook import run_notebook
 from exporttools.text.inert import one_line
@@ -32,6 +32,8 @@ def run_demo(output: Path) -> None:
     """
     database = embedded_database()
     store = ExportBundleStore(database)
+    if store.tenant_id is not None:
+        raise ConfigError(f"the demo reads all tenants of the embedded sample; unset {TENANT_VARIABLE} to run it")
     worst = store.list_incidents(severity="critical", limit=1)[0]
     bundle = store.get_export_bundle(worst.id)
     if bundle is None:

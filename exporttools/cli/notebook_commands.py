@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exporttools.cli.application import DatabaseOption, app
+from exporttools.cli.application import DatabaseOption, TenantOption, app
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -19,17 +19,21 @@ def lab(
         Path, typer.Option("--directory", help="Copy the notebooks here; those that exist already are kept.")
     ] = Path("exporttools-notebooks"),
     database: DatabaseOption = None,
+    tenant: TenantOption = None,
 ) -> None:
     """Open JupyterLab on copies of the notebooks.
 
-    The notebooks read the database given here. Further arguments are passed to JupyterLab.
+    The notebooks read the database given here, and only the rows of the tenant given here. Further arguments are passed to JupyterLab.
     """
-    from exporttools.report.notebook import copy_notebooks, require_lab
+    from exporttools.database.embedded import TENANT_VARIABLE, URL_VARIABLE
+    from exporttools.report.notebook import absolute_url, copy_notebooks, require_lab
 
     require_lab("JupyterLab")
+    named = database or context.obj["database"]
+    # The notebooks run in another directory.
+    given = {URL_VARIABLE: absolute_url(named) if named else None, TENANT_VARIABLE: tenant}
     copy_notebooks(directory)
-    url = database or context.obj["database"]
-    environment = os.environ | ({"EXPORTTOOLS_DATABASE_URL": url} if url else {})
+    environment = os.environ | {name: value for name, value in given.items() if value}
     command = [sys.executable, "-m", "jupyterlab", f"--ServerApp.root_dir={directory.absolute()}", *context.args]
     sys.stdout.flush()
     os.execve(sys.executable, command, environment)  # noqa: S606

@@ -7,9 +7,11 @@ import datetime as dt
 import json
 import sys
 from collections.abc import Mapping, Sequence
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
+from exporttools.errors import ConfigError
 from exporttools.text.inert import csv_text, one_line
 
 if TYPE_CHECKING:
@@ -50,14 +52,26 @@ def write_rows(
 
 
 def write_json(value: Any) -> None:
-    """Write a value to standard output: times in ISO 8601, text in ASCII with escapes, so that no control code gets out."""
-    json.dump(value, sys.stdout, indent=2, ensure_ascii=True, allow_nan=False, default=_json_value)
-    sys.stdout.write("\n")
+    """Write a value to standard output: times in ISO 8601, text in ASCII with escapes, so that no control code gets out.
+
+    Raises
+    ------
+    ConfigError
+        JSON has no such value: bytes, or a number that is not finite. Nothing is written.
+    """
+    try:
+        text = json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False, default=_json_value)
+    except (TypeError, ValueError) as error:
+        raise ConfigError(f"the result cannot be written as JSON: {one_line(error)}; use another --format") from error
+    sys.stdout.write(f"{text}\n")
 
 
-def _json_value(value: Any) -> str:
-    if isinstance(value, dt.datetime):
+def _json_value(value: Any) -> str | int | float:
+    if isinstance(value, (dt.date, dt.time)):
         return value.isoformat()
+    if isinstance(value, Decimal):
+        whole, number = int(value), float(value)
+        return whole if value == whole else number if Decimal(str(number)) == value else str(value)
     raise TypeError(f"{type(value).__name__} is not a JSON value")
 
 
@@ -151,6 +165,11 @@ def _is_number(value: Any) -> bool:
 def _console() -> Console:
     from rich.console import Console
 
+    class PipeConsole(Console):
+        def on_broken_pipe(self) -> None:
+            """Leave the exit code to the application: Rich exits with 1, which says that the answer is no."""
+            raise
+
     # A pipe has no width: what reads it gets whole lines.
     width = None if sys.stdout.isatty() else 10_000
-    return Console(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)
+    return PipeConsole(file=sys.stdout, width=width, markup=False, emoji=False, highlight=False, soft_wrap=False)

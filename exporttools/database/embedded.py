@@ -5,11 +5,11 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from sqlalchemy import URL
-
+from exporttools.errors import ConfigError
 from exporttools.files.resources import resource
 
 URL_VARIABLE = "EXPORTTOOLS_DATABASE_URL"
+TENANT_VARIABLE = "EXPORTTOOLS_TENANT_ID"
 
 
 def default_database_url() -> tuple[str, bool]:
@@ -29,7 +29,36 @@ def default_database_url() -> tuple[str, bool]:
     named = os.environ.get(URL_VARIABLE)
     if named:
         return named, False
+    from sqlalchemy import URL
+
     return URL.create("sqlite", database=str(embedded_database())).render_as_string(), True
+
+
+def default_tenant_id() -> str | None:
+    """Return the tenant that reads are limited to by default.
+
+    Returns
+    -------
+    str or None
+        The value of the environment variable ``EXPORTTOOLS_TENANT_ID``, or None for all tenants if it is not set.
+
+    Raises
+    ------
+    ConfigError
+        It is empty.
+
+    Examples
+    --------
+    >>> default_tenant_id() is None
+    True
+    """
+    named = os.environ.get(TENANT_VARIABLE)
+    if named is not None and not named.strip():
+        raise ConfigError(
+            f"{TENANT_VARIABLE} is empty, perhaps from a shell variable that is not set; name a tenant, or leave "
+            f"{TENANT_VARIABLE} out to read all tenants"
+        )
+    return named
 
 
 def embedded_database() -> Path:

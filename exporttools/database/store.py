@@ -16,7 +16,7 @@ from sqlalchemy import Engine
 from exporttools.connections.urls import DatabaseLike
 from exporttools.database.bundle_reading import read_export_bundle
 from exporttools.database.duckdb_steps import load_steps
-from exporttools.database.embedded import URL_VARIABLE, default_database_url
+from exporttools.database.embedded import TENANT_VARIABLE, URL_VARIABLE, default_database_url, default_tenant_id
 from exporttools.database.layouts import Layout
 from exporttools.database.readers import BulkReader
 from exporttools.database.scoped_reader import (
@@ -58,7 +58,8 @@ class ExportBundleStore:
     trace_store : TraceStore, optional
         Where traces are stored, if not in the same database.
     tenant_id : str, optional
-        The tenant that every read is limited to.
+        The tenant that every read is limited to. By default the one that the environment variable
+        ``EXPORTTOOLS_TENANT_ID`` names, or else all tenants.
     layout : Layout or {"auto", "native", "aos"}
         Which tables and columns hold the records; ``auto`` looks at the database.
     statement_timeout : float, optional
@@ -104,6 +105,8 @@ class ExportBundleStore:
                     "EXPORTTOOLS_DATABASE_URL is not set: reading the embedded sample, a made-up fleet",
                     stacklevel=2,
                 )
+        self._default_tenant = tenant_id is None
+        tenant_id = default_tenant_id() if tenant_id is None else tenant_id
         self._arguments = {
             "database": database,
             "tenant_id": tenant_id,
@@ -124,7 +127,8 @@ class ExportBundleStore:
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
-        return f"<ExportBundleStore {self._reader.description}>"
+        by = f" by {TENANT_VARIABLE}" if self._default_tenant and self.tenant_id is not None else ""
+        return f"<ExportBundleStore {self._reader.description}{by}>"
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments that the store was made from, for worker processes, but never a password."""

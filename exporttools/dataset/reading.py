@@ -17,9 +17,9 @@ import pyarrow.dataset as ds
 from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
 from exporttools.dataset.destinations import Destination, open_storage
-from exporttools.dataset.manifest import Manifest, PartFile
+from exporttools.dataset.manifest import Manifest, PartFile, Window
 from exporttools.dataset.manifest_reader import read_manifest, read_part_files
-from exporttools.dataset.sql_views import ledger_view, table_view
+from exporttools.dataset.sql_views import ledger_view, only_files, table_view
 from exporttools.dataset.storage import Storage
 from exporttools.errors import ConfigError, DatasetUnreadable
 from exporttools.files.digests import combined_digest
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 _TENANTS_SHOWN = 8
 
 
-def open_dataset(destination: Destination, *, as_of: int | None = None) -> Dataset:
+def open_dataset(destination: Destination, *, as_of: int | None = None, tenant_id: str | None = None) -> Dataset:
     """Open a dataset that :func:`export_dataset` wrote.
 
     Parameters
@@ -44,6 +44,8 @@ def open_dataset(destination: Destination, *, as_of: int | None = None) -> Datas
         As given to :func:`export_dataset`.
     as_of : int, optional
         The number of the manifest to read, by default the newest.
+    tenant_id : str, optional
+        Show only this tenant's files and rows. A query can then open no other file.
 
     Returns
     -------
@@ -65,7 +67,7 @@ def open_dataset(destination: Destination, *, as_of: int | None = None) -> Datas
     manifest = read_manifest(storage, as_of)
     if manifest is None:
         raise DatasetUnreadable(f"{storage.url}: no manifest found; expected a dataset that export_dataset wrote")
-    return Dataset(storage, manifest)
+    return Dataset(storage, manifest, tenant_id)
 
 
 class Dataset:
@@ -84,14 +86,24 @@ class Dataset:
     >>> folder.cleanup()
     """
 
-    def __init__(self, storage: Storage, manifest: Manifest) -> None:
+    def __init__(self, storage: Storage, manifest: Manifest, tenant_id: str | None = None) -> None:
         self._storage = storage
         self.manifest = manifest
+        self.tenant_id = tenant_id
+        """The tenant whose files and rows are shown, or None for all tenants."""
+
+    @cached_property
+    def _windows(self) -> list[tuple[Window, list[PartFile]]]:
+        """Each window with its part files, within the tenant."""
+        return [
+            (window, [f for f in read_part_files(self._storage, window) if self.tenant_id in (None, f.tenant_id)])
+            for window in self.manifest.windows
+        ]
 
     @cached_property
     def part_files(self) -> tuple[PartFile, ...]:
         """The Parquet files, ordered by table, tenant, day and time."""
-        found = [file for window in self.manifest.windows for file in read_part_files(self._storage, window)]
+        found = [file for _, files in self._windows for file in files]
         tables = list(RECORD_TYPES)
         return tuple(sorted(found, key=lambda file: (tables.index(file.table), file.tenant_id, file.day)))
 
@@ -111,10 +123,11 @@ class Dataset:
         return self._totals("bytes")
 
     def _totals(self, what: str) -> Mapping[str, int]:
-        windows = self.manifest.windows
-        return MappingProxyType(
-            {table: sum(getattr(window, what)[table] for window in windows) for table in RECORD_TYPES}
-        )
+        if self.tenant_id is None:
+            counts = [getattr(window, what) for window in self.manifest.windows]
+        else:
+            counts = [{file.table: getattr(file, what)} for file in self.part_files]
+        return MappingProxyType({table: sum(count.get(table, 0) for count in counts) for table in RECORD_TYPES})
 
     @property
     def tenants(self) -> tuple[str, ...]:
@@ -221,6 +234,9 @@ class Dataset:
             format=ds.ParquetFileFormat(default_fragment_scan_options=scan_options()),
             filesystem=self._storage.arrow_filesystem(),
         )
+        if self.tenant_id is not None:
+            own = ds.field("tenant_id") == self.tenant_id
+            filter = own if filter is None else own & filter  # noqa: A001
         # With more read ahead, a scan's memory would grow with the files' row groups.
         return found.scanner(
             columns=names, filter=filter, batch_size=65_536, batch_readahead=4, fragment_readahead=2
@@ -260,6 +276,8 @@ class Dataset:
         self._storage.register(connection)
         for table in RECORD_TYPES:
             connection.execute(f"CREATE VIEW {table} AS {self._view(table)}")
+        if self.tenant_id is not None:
+            connection.execute(only_files([file for table in RECORD_TYPES for file in self.files(table)]))
         steps = [name for name in self.schema("trace_steps").names if name not in ("tenant_id", "trace_id")]
         connection.execute(f"CREATE VIEW ledger AS {ledger_view(steps)}")
         return connection
@@ -267,10 +285,11 @@ class Dataset:
     def _view(self, table: str) -> str:
         record_type = RECORD_TYPES[table]
         held = {column.name for column in record_type.stored_columns()}
-        for window in self.manifest.windows:
-            if window.rows[table]:
+        for window, files in self._windows:
+            if any(file.table == table for file in files):
                 held |= window.extra_columns.get(table, {}).keys()
-        return table_view(table, record_type.stored_columns(self._extra[table]), self.files(table), held)
+        columns = record_type.stored_columns(self._extra[table])
+        return table_view(table, columns, self.files(table), held, self.tenant_id)
 
     def verify(self) -> DatasetVerification:
         """Check every file against the manifest, and every row against its place. Memory is bounded by batches.
@@ -282,9 +301,12 @@ class Dataset:
 
         Raises
         ------
+        ConfigError
+            The dataset was opened for one tenant.
         DatasetUnreadable
             The storage cannot list the files.
         """
+        self._require_whole("verified")
         return verify_dataset(self._storage, self.manifest)
 
     def compact(self, *, window: str = "1d") -> Dataset:
@@ -302,7 +324,7 @@ class Dataset:
         Raises
         ------
         ConfigError
-            `window` is not a valid length.
+            `window` is not a valid length, or the dataset was opened for one tenant.
         DatasetUnreadable
             A file to be merged is not what the manifest says. Nothing was merged.
         DestinationConflict
@@ -310,12 +332,19 @@ class Dataset:
         DatasetError
             The storage failed. Nothing was merged.
         """
+        self._require_whole("compacted")
         manifest = compact(self._storage, self.manifest, window)
         return self if manifest is self.manifest else Dataset(self._storage, manifest)
 
     def _part_files_of(self, table: str) -> Sequence[PartFile]:
         self._require_table(table)
         return [file for file in self.part_files if file.table == table]
+
+    def _require_whole(self, verb: str) -> None:
+        if self.tenant_id is not None:
+            raise ConfigError(
+                f"a dataset is {verb} as a whole, with the files of all tenants; open it without a tenant"
+            )
 
     def _require_table(self, table: str) -> None:
         if table not in RECORD_TYPES:
@@ -332,9 +361,14 @@ class Dataset:
         tenants = self.tenants
         shown = ", ".join(one_line(name, 40) for name in tenants[:_TENANTS_SHOWN])
         more = f" and {len(tenants) - _TENANTS_SHOWN} more" if len(tenants) > _TENANTS_SHOWN else ""
-        return [
+        facts = [
             ("time", "none" if span is None else f"{span[0]:%Y-%m-%d %H:%M:%S} to {span[1]:%Y-%m-%d %H:%M:%S} UTC"),
             ("tenants", f"{len(tenants):,}: {shown}{more}" if tenants else "none"),
+        ]
+        if self.tenant_id is not None:  # the manifest counts the rest over all tenants
+            return facts
+        return [
+            *facts,
             (
                 "windows",
                 f"{len(windows):,}, {provisional:,} provisional; {plural(sum(w.open_runs for w in windows), 'open run')}",
@@ -344,7 +378,8 @@ class Dataset:
 
     def __repr__(self) -> str:
         rows = ", ".join(f"{count:,} {table}" for table, count in self.rows.items())
-        return f"<Dataset {one_line(self._storage.url, 200)} · manifest {self.manifest.number} · {rows}>"
+        scope = "" if self.tenant_id is None else f" · tenant {one_line(self.tenant_id, 60)!r}"
+        return f"<Dataset {one_line(self._storage.url, 200)} · manifest {self.manifest.number}{scope} · {rows}>"
 
     def _repr_html_(self) -> str:
         left = "text-align:left"

@@ -13,7 +13,9 @@ _DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "t
 _FILENAME = "exporttools_filename"
 
 
-def table_view(table: str, columns: Sequence[Column], files: Sequence[str], held: Collection[str]) -> str:
+def table_view(
+    table: str, columns: Sequence[Column], files: Sequence[str], held: Collection[str], tenant_id: str | None = None
+) -> str:
     """Return the SELECT of a table's rows, with their ``day``.
 
     Parameters
@@ -24,6 +26,8 @@ def table_view(table: str, columns: Sequence[Column], files: Sequence[str], held
         Paths or URLs.
     held : collection of str
         The columns that at least one of the files has; the others are NULL.
+    tenant_id : str, optional
+        The only tenant whose rows are selected.
 
     Raises
     ------
@@ -39,11 +43,12 @@ def table_view(table: str, columns: Sequence[Column], files: Sequence[str], held
         f"AS {quoted(column.name)}"
         for column in columns
     )
-    listed = ", ".join("'" + _literal(path).replace("'", "''") + "'" for path in files)
+    listed = ", ".join(_text(_literal(path)) for path in files)
+    own = "" if tenant_id is None else f" WHERE tenant_id = {_text(tenant_id)}"
     # Only the path holds the day. The tenant is in the file too, and there not percent-encoded.
     return (
         f"SELECT {selected}, regexp_extract({_FILENAME}, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
-        f"FROM read_parquet([{listed}], union_by_name = true, filename = '{_FILENAME}', hive_partitioning = false)"
+        f"FROM read_parquet([{listed}], union_by_name = true, filename = '{_FILENAME}', hive_partitioning = false){own}"
     )
 
 
@@ -56,6 +61,12 @@ def ledger_view(step_columns: Sequence[str]) -> str:
         "LEFT JOIN traces AS t ON t.tenant_id = s.tenant_id AND t.trace_id = s.trace_id "
         "LEFT JOIN runs AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id"
     )
+
+
+def only_files(files: Sequence[str]) -> str:
+    """Return the statements after which the connection opens these files and no others, for good."""
+    allowed = ", ".join(_text(path) for file in files for path in dict.fromkeys((file, _literal(file))))
+    return f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true"
 
 
 def quoted(name: str) -> str:
@@ -73,6 +84,10 @@ def _require_distinct(table: str, columns: Sequence[Column]) -> None:
                 f"{table} has a column {one_line(repr(column.name), 80)} that SQL cannot distinguish from "
                 f"{one_line(repr(other), 80)}; read it with to_arrow or scan, or rename it in the layout"
             )
+
+
+def _text(value: str) -> str:
+    return "'" + value.replace("'", "''") + "'"
 
 
 def _literal(path: str) -> str:

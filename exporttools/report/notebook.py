@@ -9,8 +9,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from exporttools.errors import MissingExtra
+from exporttools.connections.urls import parse_url, resolved
+from exporttools.errors import ConfigError, MissingExtra, ReportError
 from exporttools.files.resources import resource
+from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
     from traitlets.config import Config
@@ -39,22 +41,51 @@ def run_notebook(name: str, output: Path, parameters: Mapping[str, str | None], 
     ------
     MissingExtra
         The ``lab`` extra is not installed.
-    papermill.PapermillExecutionError
-        A cell failed; the notebook is saved up to there.
+    ReportError
+        A cell failed, and the notebook is saved up to there; or there is no kernel, or it died.
     """
     require_lab("running a notebook")
     import papermill
+    from jupyter_client.kernelspec import NoSuchKernel
+    from nbclient.exceptions import CellTimeoutError, DeadKernelError
 
-    papermill.execute_notebook(
-        str(resource(f"notebooks/{name}.ipynb")),
-        str(output),
-        parameters=dict(parameters),
-        kernel_name="python3",
-        cwd=str(output.parent),
-        progress_bar=progress,
-        config=kernel_config(),
-    )
+    try:
+        papermill.execute_notebook(
+            str(resource(f"notebooks/{name}.ipynb")),
+            str(output),
+            parameters=dict(parameters),
+            kernel_name="python3",
+            cwd=str(output.parent),
+            progress_bar=progress,
+            config=kernel_config(),
+        )
+    except papermill.PapermillExecutionError as error:
+        raise ReportError(
+            f"cell {error.cell_index} of the notebook {name} failed: "
+            f"{one_line(error.ename, 60)}: {one_line(error.evalue, 600)}"
+        ) from error
+    except (CellTimeoutError, DeadKernelError, NoSuchKernel) as error:
+        raise ReportError(
+            f"the notebook {name} could not be run: {type(error).__name__}: {one_line(error, 600)}"
+        ) from error
     return output
+
+
+def absolute_url(database: str | os.PathLike[str]) -> str:
+    """Return the database's URL for a notebook, which runs in another directory. It may hold a password.
+
+    Raises
+    ------
+    ConfigError
+        `database` does not name one by a URL, a path or a variable.
+    """
+    named = resolved(database)
+    if not isinstance(named, (str, os.PathLike)):
+        raise ConfigError(f"a report needs the URL of a database; found {type(named).__name__}")
+    url = parse_url(named)
+    if url.get_backend_name() == "sqlite":
+        url = url.set(database=str(Path(url.database or "").absolute()))
+    return url.render_as_string(hide_password=False)
 
 
 def kernel_config() -> Config:

@@ -18,12 +18,11 @@ from pathlib import Path
 from typing import Any
 
 from exporttools.bundle import Verification, read_bundle, verify_bundle
-from exporttools.connections.urls import parse_url, resolved
 from exporttools.errors import ConfigError, ExportToolsError, ReportError
 from exporttools.files.durable import replaced_file
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.snapshots import IncidentSnapshot
-from exporttools.report.notebook import require_lab, run_notebook
+from exporttools.report.notebook import absolute_url, require_lab, run_notebook
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 from exporttools.version import __version__
@@ -85,7 +84,7 @@ def write_report(
         raise ConfigError(f"{one_line(path.parent)} is not a directory; create it first")
     if os.path.isdir(path):  # noqa: PTH112
         raise ConfigError(f"{one_line(path)} is a directory; the report of one incident is a file")
-    page = _investigated(incident_id, _absolute(database_url), tenant_id, progress=progress)
+    page = _investigated(incident_id, absolute_url(database_url), tenant_id, progress=progress)
     _write(path, page.html)
     return path
 
@@ -154,7 +153,7 @@ def write_reports(
     require_lab("a report")
     from tqdm import tqdm
 
-    url, directory, listed = _absolute(database_url), Path(directory), list(incidents)
+    url, directory, listed = absolute_url(database_url), Path(directory), list(incidents)
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -182,17 +181,6 @@ def write_reports(
         ),
     )
     return outcomes
-
-
-def _absolute(database: str | os.PathLike[str]) -> str:
-    """Return the database's URL for a process that runs in another directory. It may hold a password."""
-    named = resolved(database)
-    if not isinstance(named, (str, os.PathLike)):
-        raise ConfigError(f"a report needs the URL of a database; found {type(named).__name__}")
-    url = parse_url(named)
-    if url.get_backend_name() == "sqlite":
-        url = url.set(database=str(Path(url.database or "").absolute()))
-    return url.render_as_string(hide_password=False)
 
 
 def _free_name(wanted: str, taken: set[str]) -> str:
@@ -228,7 +216,10 @@ def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *,
         parameters = {
             "incident_id": incident_id, "tenant_id": tenant_id, "database_url": named, "bundle_path": bundle_path.name,
         }  # fmt: skip
-        executed = _executed(Path(scratch, "executed.ipynb"), parameters, progress=progress)
+        try:
+            executed = run_notebook(NOTEBOOK, Path(scratch, "executed.ipynb"), parameters, progress=progress)
+        except ReportError as error:
+            raise ReportError(f"no report: {error}") from error
         verification = verify_bundle(bundle_path)
         bundle = read_bundle(bundle_path)
         body = _body(executed)
@@ -253,24 +244,6 @@ def _named(database_url: str) -> Iterator[str]:
         del os.environ[_DATABASE]
         if before is not None:
             os.environ[_DATABASE] = before
-
-
-def _executed(output: Path, parameters: dict[str, str | None], *, progress: bool) -> Path:
-    from jupyter_client.kernelspec import NoSuchKernel
-    from nbclient.exceptions import CellTimeoutError, DeadKernelError
-    from papermill import PapermillExecutionError
-
-    try:
-        return run_notebook(NOTEBOOK, output, parameters, progress=progress)
-    except PapermillExecutionError as error:
-        raise ReportError(
-            f"no report: cell {error.cell_index} of the notebook {NOTEBOOK} failed: "
-            f"{one_line(error.ename, 60)}: {one_line(error.evalue, 600)}"
-        ) from error
-    except (CellTimeoutError, DeadKernelError, NoSuchKernel) as error:
-        raise ReportError(
-            f"no report: the notebook {NOTEBOOK} could not be run: {type(error).__name__}: {one_line(error, 600)}"
-        ) from error
 
 
 def _body(executed: Path) -> str:

@@ -94,3 +94,29 @@ def test_dataset_answers(url: str, tmp_path: Path) -> None:
     code, out, _ = invoke("dataset", tmp_path / "d", "--verify", "--format", "json")
     assert (code, [finding["code"] for finding in json.loads(out)["findings"]]) == (1, ["missing"])
     assert invoke("dataset", tmp_path)[0] == 2
+
+
+@pytest.mark.parametrize(
+    ("query", "message"),
+    [
+        ("", "the query is empty; expected for example --sql 'select count(*) from runs'"),
+        (" ; ", "the query is empty; expected for example --sql 'select count(*) from runs'"),
+        ("select 1 as a, 2 as a", "the query has several columns 'a'; name them apart with AS"),
+        (
+            "select 'infinity'::timestamp as t",
+            "the result has a time that cannot be shown (date value out of range); cast it to VARCHAR in the query",
+        ),
+    ],
+)
+def test_queries_without_an_answer(tmp_path: Path, query: str, message: str) -> None:
+    url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each())
+    invoke("export", tmp_path / "d", "-d", url)
+    assert invoke("dataset", tmp_path / "d", "--sql", query) == (2, "", f"error: {message}\n")
+
+
+def test_an_empty_length_is_not_ignored(tmp_path: Path) -> None:
+    url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each())
+    invoke("export", tmp_path / "d", "-d", url)
+    code, out, err = invoke("dataset", tmp_path / "d", "--compact", "")
+    assert (code, out) == (2, "")
+    assert err.startswith("error: window is ''; expected a length of time")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import json
+import pickle
 import re
 from pathlib import Path
 
+import pyarrow as pa
 import pytest
 
+from exporttools import ConfigError, ExportBundleStore, ReportError
 from exporttools.report.notebook import copy_notebooks, run_notebook
 from tests.databases import create_native, one_of_each
 
@@ -28,6 +31,48 @@ def test_it_runs_on_postgresql(fresh_postgres_url: str, tmp_path: Path) -> None:
     done = run_notebook("investigate_incident", tmp_path / "out.ipynb", {"incident_id": "i1", "database_url": url})
     assert (tmp_path / "i1.bundle" / "bagit.txt").is_file()
     assert "image/png" in done.read_text()
+
+
+@pytest.mark.parametrize("name", ["cost_analysis", "export_parquet", "investigate_incident"])
+def test_they_read_only_the_tenant_of_the_environment(
+    tmp_path: Path,
+    name: str,
+    sample: dict[str, pa.Table],
+    sample_urls: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """As `lab` opens them: nothing but the environment names the database and the tenant."""
+    incident = next(row for row in sample["incidents"].to_pylist() if row["id"] == "inc-0000-1")
+    tenant = incident["tenant_id"]
+    monkeypatch.setenv("EXPORTTOOLS_DATABASE_URL", sample_urls["sqlite"])
+    monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", tenant)
+    text = run_notebook(name, tmp_path / "out.ipynb", {}).read_text()
+    others = [row for row in sample["runs"].to_pylist() if row["tenant_id"] != tenant]
+    assert len(others) > 100
+    theirs = {row[column] for row in others for column in ("tenant_id", "run_id")}
+    assert [found for found in sorted(theirs) if found in text] == []
+
+
+def test_the_environments_tenant_is_said(sample_urls: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", "acme-retail")
+    store = ExportBundleStore(sample_urls["postgresql"])
+    assert repr(store).endswith(" · tenant 'acme-retail' by EXPORTTOOLS_TENANT_ID>")
+    assert {run.tenant_id for run in store.list_runs()} == {"acme-retail"}
+    assert repr(ExportBundleStore(sample_urls["postgresql"], tenant_id="cobalt-health")).endswith(" 'cobalt-health'>")
+    assert pickle.loads(pickle.dumps(ExportBundleStore(sample_urls["sqlite"]))).tenant_id == "acme-retail"
+    monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", " ")
+    with pytest.raises(
+        ConfigError, match=r"^EXPORTTOOLS_TENANT_ID is empty, perhaps from a shell variable that is not"
+    ):
+        ExportBundleStore(sample_urls["postgresql"])
+
+
+def test_a_cell_that_fails_is_said(tmp_path: Path, sample_urls: dict[str, str]) -> None:
+    parameters = {"incident_id": "nobody", "database_url": sample_urls["sqlite"]}
+    with pytest.raises(
+        ReportError, match=r"^cell \d of the notebook investigate_incident failed: LookupError: no incident 'nobody'"
+    ):
+        run_notebook("investigate_incident", tmp_path / "out.ipynb", parameters)
 
 
 def test_the_week_of_a_fleet(tmp_path: Path, sample_urls: dict[str, str]) -> None:

@@ -214,10 +214,10 @@ def _write_a_bundle_elsewhere(name: str, output: Path, parameters: Mapping[str, 
 
 
 def test_a_kernel_that_dies_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def die(*arguments: object, **options: object) -> Path:
+    def die(*arguments: object, **options: object) -> None:
         raise DeadKernelError("Kernel died")
 
-    monkeypatch.setattr("exporttools.report.writing.run_notebook", die)
+    monkeypatch.setattr("papermill.execute_notebook", die)
     url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", {"incidents": [incident(source_run_id=None)]})
     message = "no report: the notebook investigate_incident could not be run: DeadKernelError: Kernel died"
     with pytest.raises(ReportError, match=f"^{message}$"):
