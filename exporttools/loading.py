@@ -24,7 +24,7 @@ from sqlalchemy.schema import AddConstraint, CreateIndex, CreateTable
 
 from exporttools.connections.driver_errors import translated_errors
 from exporttools.connections.sql_types import SQL_TYPES
-from exporttools.connections.urls import libpq_conninfo, parse_url, safe_label
+from exporttools.connections.urls import libpq_conninfo, parse_url, safe_label, secrets_of
 from exporttools.errors import ConfigError, ConnectionFailed
 from exporttools.files.durable import new_file
 from exporttools.records.schema import ARROW_TYPES, RECORD_TYPES, Column, arrow_schema, column_of
@@ -87,7 +87,7 @@ def load_tables(
     url = parse_url(database)
     label = safe_label(url)
     open_target = _open_sqlite if url.get_backend_name() == "sqlite" else _open_postgresql
-    with translated_errors(label, url.password), open_target(url, label) as target:
+    with translated_errors(label, secrets_of(url)), open_target(url, label) as target:
         load = _Load(target, label)
         for table, rows in batches:
             load.append(table, rows)

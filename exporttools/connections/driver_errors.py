@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
+from urllib.parse import quote, quote_plus
 
 import adbc_driver_manager
 import psycopg
@@ -76,34 +77,34 @@ _UNREACHABLE = _Meaning(ConnectionFailed, "the server cannot be reached or close
 
 
 @contextmanager
-def translated_errors(label: str, password: str | None = None) -> Iterator[None]:
+def translated_errors(label: str, secrets: Sequence[str] = ()) -> Iterator[None]:
     """Turn every driver's error inside the block into a :class:`StoreError`.
 
     Parameters
     ----------
     label : str
         The database's name in messages; without a password.
-    password : str, optional
-        Erased from drivers' messages, should one quote it.
+    secrets : sequence of str
+        Erased from drivers' messages, should one quote them; see :func:`exporttools.connections.urls.secrets_of`.
     """
     try:
         yield
     except DBAPIError as error:
-        raise _translated(error.orig or error, label, password) from error
+        raise _translated(error.orig or error, label, secrets) from error
     except PoolTimeout as error:
-        text = _quoted(error, password)
+        text = driver_says(error, secrets)
         raise QueryTimeout(f"{label}: timed out waiting for a free connection in the pool; {text}") from error
     except NoSuchTableError as error:
-        raise SchemaMismatch(f"{label}: the table {_quoted(error, password)} does not exist") from error
+        raise SchemaMismatch(f"{label}: the table {driver_says(error, secrets)} does not exist") from error
     except SQLAlchemyError as error:
-        raise StoreError(f"{label}: {_quoted(error, password)}") from error
+        raise StoreError(f"{label}: {driver_says(error, secrets)}") from error
     except (psycopg.Error, sqlite3.Error, adbc_driver_manager.Error) as error:
-        raise _translated(error, label, password) from error
+        raise _translated(error, label, secrets) from error
 
 
-def _translated(error: BaseException, label: str, password: str | None) -> StoreError:
+def _translated(error: BaseException, label: str, secrets: Sequence[str]) -> StoreError:
     meaning = _meaning(error)
-    translated = meaning.error(f"{label}: {meaning.text}. The driver says: {_quoted(error, password)}")
+    translated = meaning.error(f"{label}: {meaning.text}. The driver says: {driver_says(error, secrets)}")
     translated.transient = meaning.transient
     return translated
 
@@ -125,8 +126,18 @@ def _meaning(error: BaseException) -> _Meaning:
     return _Meaning(StoreError, "the database driver failed")
 
 
-def _quoted(error: BaseException, password: str | None) -> str:
+def driver_says(error: BaseException, secrets: Sequence[str]) -> str:
+    """Return a driver's message in one line, with *** for each secret, however the driver wrote it."""
     text = str(error)
-    if password:
-        text = text.replace(password, "***")
+    for form in sorted({form for secret in secrets for form in _forms(secret)}, key=len, reverse=True):
+        text = text.replace(form, "***")
     return one_line(text, 400)
+
+
+def _forms(secret: str) -> Iterator[str]:
+    """A secret as it stands, in a URL, and in a libpq connection string."""
+    yield secret
+    yield quote(secret, safe="")
+    yield quote(secret, safe=" +")  # as SQLAlchemy writes it
+    yield quote_plus(secret)
+    yield secret.replace("\\", "\\\\").replace("'", "\\'")

@@ -19,7 +19,16 @@ from urllib.parse import quote
 from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, text
 
 from exporttools.connections.driver_errors import translated_errors
-from exporttools.connections.urls import ACCEPTED, DatabaseLike, parse_url, resolved, safe_label
+from exporttools.connections.urls import (
+    ACCEPTED,
+    DatabaseLike,
+    is_directory,
+    is_file,
+    parse_url,
+    resolved,
+    safe_label,
+    secrets_of,
+)
 from exporttools.errors import ConfigError, ConnectionFailed, StoreError
 from exporttools.times import epoch_us, parse_utc
 
@@ -80,7 +89,7 @@ class Database:
     @property
     def has_password(self) -> bool:
         """Whether the URL holds a password."""
-        return bool(self._url.password) or "password" in self._url.query
+        return bool(secrets_of(self._url))
 
     @property
     def dialect(self) -> str:
@@ -89,7 +98,7 @@ class Database:
 
     def translated_errors(self) -> Any:
         """See :func:`exporttools.connections.driver_errors.translated_errors`, for this database."""
-        return translated_errors(self.label, self._url.password)
+        return translated_errors(self.label, secrets_of(self._url))
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -208,11 +217,11 @@ def _engine(url: URL) -> Engine:
 
 
 def _require_file(url: URL, label: str) -> None:
-    if url.database and url.database != ":memory:" and not url.database.startswith("file:"):
-        path = Path(url.database)
-        if not path.is_file():
-            found = "it is a directory" if path.is_dir() else "no such file"
-            raise ConnectionFailed(f"{label}: {found}; expected an SQLite database. Nothing was created.")
+    name = url.database or ":memory:"
+    if name == ":memory:" or name.startswith("file:") or is_file(name):
+        return
+    found = "it is a directory" if is_directory(name) else "no such file"
+    raise ConnectionFailed(f"{label}: {found}; expected an SQLite database. Nothing was created.")
 
 
 def _begin_sqlite(driver: sqlite3.Connection, statement_timeout: float | None) -> Callable[[], None]:

@@ -143,7 +143,7 @@ class ExportBundleStore:
         named = callable(database) or (isinstance(database, str) and database.startswith("env:"))
         if self._reader.database.has_password and not named:
             raise ConfigError(
-                "the store's URL holds a password, which would be sent to other processes; make the store from 'env:NAME', "
+                "the store's URL holds a password, or may hold one, which would be sent to other processes; make the store from 'env:NAME', "
                 "where the environment variable NAME holds the URL there, or from a function that returns it"
             )
         if isinstance(database, os.PathLike):

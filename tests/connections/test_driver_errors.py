@@ -22,7 +22,7 @@ from exporttools import (
     SchemaMismatch,
     StoreError,
 )
-from exporttools.connections.driver_errors import _BY_SQLITE_MESSAGE, _BY_SQLSTATE, translated_errors
+from exporttools.connections.driver_errors import _BY_SQLITE_MESSAGE, _BY_SQLSTATE, driver_says, translated_errors
 from tests.databases import create_native, one_of_each
 
 PASSWORD = "hunter2"
@@ -32,7 +32,7 @@ Provoke = Callable[[Any], None]
 
 def translated(provoke: Callable[[], object]) -> StoreError:
     """What the package raises where `provoke` raises a driver's error."""
-    with pytest.raises(StoreError) as caught, translated_errors("the label", PASSWORD):
+    with pytest.raises(StoreError) as caught, translated_errors("the label", [PASSWORD]):
         provoke()
     assert PASSWORD not in str(caught.value)
     return caught.value
@@ -336,6 +336,13 @@ def test_an_error_of_sqlalchemy_alone(tmp_path: Path) -> None:
     assert type(error) is StoreError
     assert "A value is required for bind parameter 'missing'" in str(error)
     engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "form", ["a'b\\c @+", "a%27b%5Cc%20%40%2B", "a%27b%5Cc %40+", "a%27b%5Cc+%40%2B", "a\\'b\\\\c @+"]
+)
+def test_a_password_is_erased_in_every_form_that_drivers_write_it(form: str) -> None:
+    assert driver_says(psycopg.Error(f"cannot parse {form} here"), ["a'b\\c @+"]) == "cannot parse *** here"
 
 
 def test_a_password_that_a_driver_repeats_is_erased() -> None:

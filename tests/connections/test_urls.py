@@ -10,16 +10,31 @@ from sqlalchemy import make_url
 from exporttools import ConfigError, ExportBundleStore
 from exporttools.connections.urls import ACCEPTED, libpq_conninfo, parse_url, resolved, safe_label
 
+NEITHER = f"database is neither a URL nor the path of a file (not shown: it may hold a password); expected {ACCEPTED}"
+
 
 @pytest.mark.parametrize(
     ("url", "message"),
     [
-        ("", f"not a database URL: ''; expected {ACCEPTED}"),
-        ("nonsense", f"not a database URL: 'nonsense'; expected {ACCEPTED}"),
-        ("postgresql:/host/db", f"not a database URL: 'postgresql:/host/db'; expected {ACCEPTED}"),
+        ("", NEITHER),
+        ("nonsense", NEITHER),
+        ("postgresql:/host/db", NEITHER),
+        ("root:secret@host", NEITHER),
+        ("/data/tenant=acme/agents.sqlite", NEITHER),
+        ("secret://me@host/db", f"the URL's dialect is not supported; expected {ACCEPTED}"),
+        ("postgresql+secret://me@host/db", "the URL's driver is not supported; use postgresql:// (psycopg 3)"),
         (
-            "root:secret@host",
-            f"not a database URL: '(not shown: it may hold a password)'; expected {ACCEPTED}",
+            "sqlite://me:secret@host/db",
+            "an SQLite URL has three slashes before its path: sqlite:///path/to/file.sqlite",
+        ),
+        (
+            "postgresql://me@host/db?password=x&secret=y",
+            "the URL has an option that libpq does not know (not shown: it may be part of a password); see libpq's "
+            "parameter key words, and write & in a password as %26",
+        ),
+        (
+            "env:postgresql://me:secret@host/db",
+            "env: is not followed by a variable's name, such as env:AGENTS_DB (not shown: it may hold a password)",
         ),
         ("mysql://root:secret@host/db", f"the dialect 'mysql' is not supported; expected {ACCEPTED}"),
         (
@@ -28,7 +43,8 @@ from exporttools.connections.urls import ACCEPTED, libpq_conninfo, parse_url, re
         ),
         (
             "postgresql://me:secret@host:port/db",
-            f"the URL that starts with 'postgresql':// cannot be parsed; expected {ACCEPTED}",
+            "the URL that starts with postgresql:// cannot be parsed; in a user name, a password and an option "
+            f"write @ as %40, ? as %3F and = as %3D; expected {ACCEPTED}",
         ),
         (
             "postgresql://me:secret@host/db?options=-c%20x",
@@ -88,10 +104,19 @@ def test_the_driver_is_ours(name: str | Path, drivername: str, database: str) ->
         ("postgresql://me:secret@/agents?host=a&host=b", "postgresql://a,b/agents"),
         ("postgresql:///agents", "postgresql://localhost/agents"),
         ("sqlite:////data/agents.sqlite", "sqlite:////data/agents.sqlite"),
+        ("sqlite:////absent/day=1/agents.sqlite", "sqlite:///***"),
+        ("postgresql://me:secret@host/d%40b", "postgresql://host/***"),
     ],
 )
 def test_a_label_holds_neither_user_nor_password(url: str, label: str) -> None:
     assert safe_label(parse_url(url)) == label
+
+
+def test_an_existing_file_may_have_any_name(tmp_path: Path) -> None:
+    path = tmp_path / "day=1" / "a@b:c"
+    path.parent.mkdir()
+    path.touch()
+    assert safe_label(parse_url(str(path))) == f"sqlite:///{path}"
 
 
 def test_the_connection_string_is_one_that_libpq_reads() -> None:

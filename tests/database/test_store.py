@@ -291,7 +291,7 @@ def test_a_store_that_cannot_be_pickled_says_why(url: str) -> None:
         ),
         (
             ExportBundleStore(password),
-            "the store's URL holds a password, which would be sent to other processes; make the store from 'env:NAME', "
+            "the store's URL holds a password, or may hold one, which would be sent to other processes; make the store from 'env:NAME', "
             "where the environment variable NAME holds the URL there, or from a function that returns it",
         ),
     ):
