@@ -114,7 +114,9 @@ def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
 
 def count_rows(database: Database, connection: Connection, statement: Select[Any], *, limit: int | None = None) -> int:
     """Count the rows of a SELECT, up to `limit`; costs no more than reading as many index entries."""
-    probe = statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None).limit(limit)
+    probe: Select[Any] = (
+        statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None).limit(limit)
+    )
     with database.translated_errors():
         return int(connection.execute(select(func.count()).select_from(probe.subquery())).scalar_one())
 

@@ -7,10 +7,9 @@ import shutil
 import socket
 import subprocess
 import tempfile
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -36,7 +35,6 @@ from tests.tenants import (
 )
 
 BY_SETTING = "tenant_id = current_setting('app.tenant_id', true)"
-ISSUE = pytest.mark.xfail(strict=True, reason="issue")
 
 MakeEngine = Callable[[str, str], sa.Engine]
 
@@ -136,16 +134,11 @@ SESSIONS: dict[MakeEngine, Seen] = {
 }
 
 
-def sessions(*, broken: Collection[MakeEngine]) -> Any:
-    """Parametrise a test over the sessions and what reads through each have to return."""
-    return pytest.mark.parametrize(
-        ("session", "truth"),
-        [
-            pytest.param(make, truth, id=make.__name__, marks=[ISSUE] if make in broken else [])
-            for make, truth in SESSIONS.items()
-        ],
-        indirect=["session"],
-    )
+every_session = pytest.mark.parametrize(
+    ("session", "truth"),
+    [pytest.param(make, truth, id=make.__name__) for make, truth in SESSIONS.items()],
+    indirect=["session"],
+)
 
 
 @pytest.fixture
@@ -157,21 +150,20 @@ def session(request: pytest.FixtureRequest, fresh_postgres_url: str) -> Iterator
         engine.dispose()
 
 
-@sessions(broken=[a_schema_translate_map, a_schema_translate_map_away_from_tables_of_the_same_name])
+@every_session
 def test_promise_20_rows_are_read_in_the_engines_session(
     session: sa.Engine, truth: Seen, tmp_path: Path, rows_only: None
 ) -> None:
     assert seen_by(ExportBundleStore(session), tmp_path / "dataset") == truth
 
 
-@sessions(broken=[*SESSIONS])
+@every_session
 def test_promise_20_bulk_reads_are_in_the_engines_session(
     session: sa.Engine, truth: Seen, tmp_path: Path, bulk_wherever_possible: None
 ) -> None:
     assert seen_by(ExportBundleStore(session), tmp_path / "dataset") == truth
 
 
-@ISSUE
 def test_promise_20_a_setting_may_change_from_read_to_read(
     fresh_postgres_url: str, bulk_wherever_possible: None
 ) -> None:
