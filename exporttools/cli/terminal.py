@@ -108,7 +108,7 @@ def write_table(
         )
     for i, row in enumerate(rows):
         style = "bold red" if i == highlight else ""
-        table.add_row(*(Text(cell(row[column]), style=style) for column in columns))
+        table.add_row(*(Text(_shown(column, row[column], verbatim), style=style) for column in columns))
     _console().print(table)
 
 
@@ -120,11 +120,19 @@ def write_heading(text: str) -> None:
 
 
 def write_fields(fields: Mapping[str, Any]) -> None:
-    """Write one line per field, its name and value; NULLs are left out."""
+    """Write one line per field, its name and value; NULLs are left out, except that a cost is then unknown."""
     width = max((len(label(name)) for name in fields), default=0)
     for name, value in fields.items():
-        if value is not None:
-            sys.stdout.write(f"  {label(name):<{width}}  {cell(value, 300)}\n")
+        if value is not None or _is_cost(name):
+            sys.stdout.write(f"  {label(name):<{width}}  {'unknown' if value is None else cell(value, 300)}\n")
+
+
+def _shown(column: str, value: Any, verbatim: bool) -> str:
+    return "unknown" if value is None and _is_cost(column) and not verbatim else cell(value)
+
+
+def _is_cost(column: str) -> bool:
+    return column.endswith("cost_cents")
 
 
 def label(column: str) -> str:

@@ -278,8 +278,9 @@ def _summary(bundle: ExportBundle) -> Iterator[str]:
         yield from (text for text in (incident.violation_type, incident.severity) if text)
         yield f"tenant {incident.tenant_id}"
         yield f"recorded {incident.created_at:%Y-%m-%d %H:%M:%S} UTC"
-    if run is not None and run.total_cost_cents is not None:
-        yield f"the run cost {run.total_cost_cents:,} US cents"
+    if run is not None:
+        cost = run.total_cost_cents
+        yield "the run's cost is unknown" if cost is None else f"the run cost {cost:,} US cents"
 
 
 def _facts(bundle: ExportBundle, verification: Verification) -> Iterator[tuple[str, str]]:

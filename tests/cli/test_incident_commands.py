@@ -63,3 +63,9 @@ def test_text_from_a_database_is_inert(tmp_path: Path) -> None:
         assert "\x07" not in out
     assert ",'=cmd()" in call("-d", create_native(f"sqlite:///{tmp_path / 'c.sqlite'}", {"incidents": [incident(policy_name="=cmd()")]}),
                              "incidents", "-f", "csv").stdout  # fmt: skip
+
+
+def test_a_run_without_a_recorded_cost(tmp_path: Path) -> None:
+    url = create_native(f"sqlite:///{tmp_path / 'n.sqlite'}", one_of_each(runs=[run(total_cost_cents=None)]))
+    assert "  total US cents      unknown" in call("-d", url, "show", "i1").stdout.splitlines()
+    assert json.loads(call("-d", url, "show", "i1", "-f", "json").stdout)["run"]["total_cost_cents"] is None

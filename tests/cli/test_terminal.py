@@ -23,6 +23,21 @@ def test_a_table_says_money_in_us_cents(capsys: pytest.CaptureFixture[str]) -> N
     assert capsys.readouterr().out.splitlines()[1] == "  total US cents            12"
 
 
+def test_a_cost_that_is_null_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
+    row = dict.fromkeys(["total_cost_cents", "cost_cents", "cost_cents_per_1000_tokens", "goal"])
+    write_fields(row)
+    assert capsys.readouterr().out.splitlines() == [
+        "  total US cents            unknown",
+        "  US cents                  unknown",
+    ]
+    write_rows([row], list(row), Format.table)
+    assert capsys.readouterr().out.splitlines()[2].split() == ["unknown", "unknown"]
+    write_rows([row], list(row), Format.table, verbatim=True)
+    assert capsys.readouterr().out.splitlines()[2].split() == []
+    write_rows([row], list(row), Format.csv)
+    assert capsys.readouterr().out.splitlines()[1] == ",,,"
+
+
 @pytest.mark.parametrize(
     ("output", "verbatim", "head"),
     [(Format.csv, False, "agent_id,total_cost_cents"), (Format.table, True, "agent_id   total_cost_cents")],

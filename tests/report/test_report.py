@@ -20,7 +20,7 @@ from exporttools import ExportBundleStore, write_bundle
 from exporttools.errors import ConfigError, ReportError
 from exporttools.report.writing import write_report, write_reports
 from tests.cli.invoking import call
-from tests.databases import create_native, incident, run, step, trace
+from tests.databases import create_native, incident, one_of_each, run, step, trace
 
 HOSTILE = "<script>alert(1)</script></style>'\"&"
 
@@ -241,3 +241,12 @@ def test_places_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
         write_report("i1", tmp_path / "r.html", database_url="nothing")
     with pytest.raises(ConfigError, match="^a report needs the URL of a database; found Engine$"):
         write_report("i1", tmp_path / "r.html", database_url=sa.create_engine(url))  # type: ignore[arg-type]
+
+
+def test_a_cost_that_is_null_is_unknown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporttools.report.writing.run_notebook", _write_a_bundle)
+    url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each(runs=[run(total_cost_cents=None)]))
+    (outcome,) = write_reports(ExportBundleStore(url).list_incidents(), tmp_path / "all", database_url=url)
+    assert outcome.cost_cents is None
+    assert " · the run&#39;s cost is unknown</p>" in (tmp_path / "all" / "i1.html").read_text()
+    assert '<td class="number">unknown</td>' in (tmp_path / "all" / "index.html").read_text()
