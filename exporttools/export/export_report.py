@@ -9,6 +9,7 @@ from typing import Any
 
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
+from exporttools.times import time_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,4 +185,4 @@ def size_text(count: int) -> str:
 
 
 def _short(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%d") if moment.time() == dt.time() else moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.strftime("%Y-%m-%d") if moment.time() == dt.time() else time_text(moment)
