@@ -74,7 +74,7 @@ class ExportReport:
         if self.undated_runs:
             lines.append(f"undated: {plural(self.undated_runs, 'run')} without a start, under day=__undated__")
         if self.retries:
-            lines.append(f"retries: {len(self.retries):,}; the last because {one_line(self.retries[-1], 160)}")
+            lines.append(f"retries: {len(self.retries):,}; the last one because of: {one_line(self.retries[-1], 160)}")
         return lines
 
     def __str__(self) -> str:

@@ -99,7 +99,7 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         _draw_pairs(until, time, lambda value: duration_text(value * 1000))
         costs.set_yticks(range(len(labels)), labels, fontsize="small", usetex=False)
         until.set_yticks(range(len(labels)), [""] * len(labels))
-        until.set_xlabel("seconds in steps", fontsize="small")
+        until.set_xlabel("time in steps (s)", fontsize="small")
         until.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
         _draw_growth(growth, _so_far(frames, measure.column), names, unit)
     else:

@@ -149,7 +149,7 @@ def _find_violation(
             return None
         time = float(dates(pa.scalar(recorded, pa.timestamp("us", "UTC")).value))
         if not len(start) or not start[0] <= time <= end.max():
-            return Violation("violation: not in the time of these steps", None, None)
+            return Violation("violation: outside the time range of these steps", None, None)
         return Violation("violation (its step is not recorded)", time, None)
     rows = np.flatnonzero(step_index == wanted)
     if not len(rows):

@@ -122,7 +122,7 @@ def anomalies(
         facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")
     if not len(shown):
-        write_no_data(ax, "nothing above 0")
+        write_no_data(ax, "no values above 0")
     else:
         _draw(ax, lanes, shown, threshold)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)

@@ -253,7 +253,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a name in capitals": (_rezipped(_member("base/data/A")), _in_order("data/A")),
     "a link": (
         _rezipped(_member("base/data/link", mode=0o120777, content=b"/etc/passwd")),
-        [TAIL, "unexpected: data/link: expected nothing of that name; found a file"],
+        [TAIL, "unexpected: data/link: expected no file of that name; found a file"],
     ),
     "a member that became a link": (_edit(CENTRAL, 38, struct.pack("<I", 0o120777 << 16)), [TAIL]),
     "a member that became a directory": (_edit(CENTRAL, 38, struct.pack("<I", 0o40755 << 16 | 16)), [TAIL]),
@@ -327,15 +327,15 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
             [f"unexpected: {name}: expected {said}; found a file"],
         )
         for name, said in {
-            "../../etc/passwd": "nothing of that name",
-            "/etc/passwd": "nothing of that name",
-            "data/../data/a": "nothing of that name",
-            "data//a": "nothing of that name",
-            "data\\a": "nothing of that name",
-            "data/A": "data/a, spelled exactly so",
-            "DATA/a": "data/a, spelled exactly so",
-            "data/ａ": "data/a, spelled exactly so",
-            "data/c/": "nothing of that name",
+            "../../etc/passwd": "no file of that name",
+            "/etc/passwd": "no file of that name",
+            "data/../data/a": "no file of that name",
+            "data//a": "no file of that name",
+            "data\\a": "no file of that name",
+            "data/A": "data/a, spelled exactly like that",
+            "DATA/a": "data/a, spelled exactly like that",
+            "data/ａ": "data/a, spelled exactly like that",
+            "data/c/": "no file of that name",
         }.items()
     },
 }  # fmt: skip

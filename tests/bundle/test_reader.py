@@ -99,11 +99,11 @@ TREE: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] = {
     "symlink to a directory": (lambda bag: (bag / "data/more").symlink_to("/"), [("unexpected", "data/more", "a symbolic link")]),
     "hard link to a file of its own": (
         lambda bag: os.link(bag / RUN_FILE, bag / "data/more"),
-        [("unexpected", "data/more", "a file"), ("linked", RUN_FILE, "a file with 2 names (hard links)")],
+        [("unexpected", "data/more", "a file"), ("linked", RUN_FILE, "a file with 2 hard links")],
     ),
     "hard link from outside": (
         lambda bag: os.link(bag / RUN_FILE, bag.parent / "second"),
-        [("linked", RUN_FILE, "a file with 2 names (hard links)")],
+        [("linked", RUN_FILE, "a file with 2 hard links")],
     ),
     "unlisted file at the top": (lambda bag: (bag / "notes.txt").write_text("x"), [("unexpected", "notes.txt", "a file")]),
     "pipe added": (lambda bag: os.mkfifo(bag / "more"), [("unexpected", "more", "a pipe")]),

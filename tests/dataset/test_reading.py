@@ -65,8 +65,8 @@ def test_what_is_not_a_dataset(tmp_path: Path) -> None:
         open_dataset(tmp_path / "file")
     expected = r"; expected a directory, file:///directory, s3://bucket/prefix"
     for place, fault in (
-        ("http://host/x", "a dataset must create a file only if it does not exist, which http:// does not support"),
-        ("memory://x", "a dataset must create a file only if it does not exist, which memory:// does not support"),
+        ("http://host/x", "a dataset needs a store that can create a file only if it is absent; http:// cannot"),
+        ("memory://x", "a dataset needs a store that can create a file only if it is absent; memory:// cannot"),
         ("", "the destination is ''"),
     ):
         with pytest.raises(ConfigError, match=fault + expected):

@@ -97,7 +97,7 @@ def test_promise_09_a_backend_killed_in_mid_copy_is_retried(
         thread.join()
     assert [statement[:4] for statement in ended] == ["COPY"]
     assert len(report.retries) == 1
-    assert "retries: 1; the last because" in str(report)
+    assert "retries: 1; the last one because of: " in str(report)
     assert open_dataset(tmp_path).rows["trace_steps"] == 20_001
     assert open_dataset(tmp_path).verify().ok
 

@@ -126,10 +126,10 @@ def test_rows_come_in_key_order_across_blocks() -> None:
     [
         (
             {"runs": 49},
-            r"runs is 49; expected a whole number from 50 \(to have room for the planted incidents\) to 3000000",
+            r"runs is 49; expected an integer from 50 \(to have room for the planted incidents\) to 3,000,000",
         ),
         ({"runs": 3_000_001}, "runs is 3000001; expected"),
-        ({"seed": -1}, "seed is -1; expected a whole number from 0 to 4294967295"),
+        ({"seed": -1}, "seed is -1; expected an integer from 0 to 4,294,967,295"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: dict[str, int], message: str) -> None:
@@ -140,9 +140,9 @@ def test_numbers_out_of_range_are_refused(arguments: dict[str, int], message: st
 @pytest.mark.parametrize(
     ("block", "runs", "message"),
     [
-        (-1, 300, "block is -1; expected a whole number from 0 to 9999"),
-        (10_000, 300, "block is 10000; expected a whole number from 0 to 9999"),
-        (0, 301, "runs is 301; expected a whole number from 50 to 300"),
+        (-1, 300, "block is -1; expected an integer from 0 to 9,999"),
+        (10_000, 300, "block is 10000; expected an integer from 0 to 9,999"),
+        (0, 301, "runs is 301; expected an integer from 50 to 300"),
     ],
 )
 def test_blocks_out_of_range_are_refused(block: int, runs: int, message: str) -> None:
@@ -443,7 +443,7 @@ def test_the_documented_prices_and_agents_are_the_fleet_s(readme: str) -> None:
     assert [row[:3] for row in agents] == [[f"`{a.name}`", f"`{a.model}`", f"`{a.planner}`"] for a in AGENTS]
     assert [row[3] for row in agents] == [", ".join(f"`{tool.name}`" for tool in agent.tools) for agent in AGENTS]
     prices = table_after("retrievals use `wren-embed`.", world)
-    expected = [[f"`{m.name}`", str(m.input_cents_per_million), str(m.output_cents_per_million)] for m in MODELS]
+    expected = [[f"`{m.name}`", f"{m.input_cents_per_million:,}", f"{m.output_cents_per_million:,}"] for m in MODELS]
     assert prices == expected
 
 
