@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING, Any
 
 from exporttools.text.inert import csv_text, one_line
+from exporttools.times import time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -138,7 +139,7 @@ def cell(value: Any, width: int = 120) -> str:
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
+        return time_text(value)
     if _is_number(value):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
     return one_line(value, width)
