@@ -91,6 +91,17 @@ def utc_text(moment: dt.datetime) -> str:
     return moment.astimezone(dt.UTC).replace(tzinfo=None).isoformat(timespec="microseconds") + "Z"
 
 
+def time_text(moment: dt.datetime) -> str:
+    """Format a time as people read it, to the second, without its zone: every time shown is UTC.
+
+    Examples
+    --------
+    >>> time_text(EPOCH)
+    '1970-01-01 00:00:00'
+    """
+    return moment.replace(tzinfo=None).isoformat(" ", "seconds")
+
+
 def epoch_us(moment: dt.datetime) -> int:
     """Return the microseconds from the start of 1970 UTC to `moment`.
 

@@ -19,6 +19,7 @@ from exporttools.times import (
     parse_length,
     parse_time,
     parse_utc,
+    time_text,
     utc_text,
 )
 
@@ -109,3 +110,15 @@ def test_microseconds_since_1970() -> None:
     assert epoch_us(LATEST) == 253_402_300_799_999_999
     assert from_epoch_us(253_402_300_799_999_999) == LATEST
     assert from_epoch_us(-1).isoformat() == "1969-12-31T23:59:59.999999+00:00"
+
+
+@pytest.mark.parametrize(
+    ("moment", "text"),
+    [
+        (EARLIEST, "0001-01-01 00:00:00"),
+        (LATEST, "9999-12-31 23:59:59"),
+        (dt.datetime(2026, 10, 5, 14, 0, 1, 999_999), "2026-10-05 14:00:01"),
+    ],
+)
+def test_times_are_shown_to_the_second_and_with_four_digits_of_the_year(moment: dt.datetime, text: str) -> None:
+    assert time_text(moment) == text

@@ -142,7 +142,7 @@ def _log_ratio(values: Floats, usual: Floats) -> Floats:
 
 
 def unusual(values: Floats, threshold: float = THRESHOLD) -> Flags:
-    """Which values are unusually great among the others, by the rule of :func:`anomalies`."""
+    """Which values are unusually large among the others, by the rule of :func:`anomalies`."""
     groups = Groups(np.zeros(len(values), np.intp), np.zeros(1, np.intp))
     found = _statistics(groups, values)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -337,7 +337,7 @@ def _ordered(
 def _words(found: Mapping[str, Any], by: Sequence[str]) -> str:
     value, measure = measure_text(found["value"], found["measure"]), found["measure"]
     if found["times_usual"] is None:
-        return f"{value}, where {_group_text(found, by)} had none before"
+        return f"{value}; {_group_text(found, by)} has none in the baseline"
     times = found["times_usual"]
     factor = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
     return f"{value}, {factor} times the usual {measure_text(found['usual'], measure)} of {_group_text(found, by)}"

@@ -79,7 +79,7 @@ def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) 
 
     Notes
     -----
-    A normal trace is the mean of the agent's other traces, without those whose cost or time is unusually great
+    A normal trace is the mean of the agent's other traces, without those whose cost or time is unusually large
     (by the rule of :func:`anomalies`). For each step type and name, the difference in cost is
     (n - N) c + n (t - T) p + n t (q - p), for n and N calls, t and T tokens per call, q and p US cents per token, and c = T p:
     more calls, more tokens per call, and dearer tokens; without tokens, (n - N) c + n (d - c). Time is explained in the same
@@ -259,7 +259,7 @@ def _causes(calls: dict[_Key, _Calls], normal: _Normal, ending: dict[str, Any]) 
                 }  # fmt: skip
     if early:
         what = _what(ending["step_type"], ending["name"])
-        calls_missed = f"; {fewer.pop('calls'):,.3g} calls fewer than usual"
+        calls_missed = f"; {fewer.pop('calls'):,.3g} fewer calls than usual"
         yield {
             "step_type": ending["step_type"], "name": ending["name"], "cause": "ended early", "count": 1.0,
             "usual_count": normal.endings.get(ending["ending"], 0.0), **fewer,
@@ -278,7 +278,7 @@ def _contributions(key: _Key, mine: _Calls, usual: _Calls) -> Iterator[tuple[str
             "repeated calls",
             cost_cents,
             duration_ms,
-            f"{what} repeats earlier calls {mine.count:,.0f} times, usually {usual.count:.2g}",
+            f"repeated earlier calls of {what} {plural(mine.count, 'time')}; usually {usual.count:.2g}",
         )
         return
     if not usual.count:

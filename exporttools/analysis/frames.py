@@ -24,7 +24,7 @@ from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, pandas_frame
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, sql_identifier
 
 RUN_KEYS = ("tenant_id", "run_id")
 """What identifies a run: its id is unique within its tenant."""
@@ -262,8 +262,7 @@ def epoch_us(frame: Frame, column: str, name: str) -> Frame:
     """The frame with one more column: a time as microseconds since 1970, whatever the session's time zone."""
     data, native = frame.data, frame.native
     if frame.implementation.is_duckdb():
-        quoted = '"' + column.replace('"', '""') + '"'
-        data = nw.from_native(data.to_native().project(f'*, epoch_us({quoted}) AS "{name}"'))
+        data = nw.from_native(data.to_native().project(f'*, epoch_us({sql_identifier(column)}) AS "{name}"'))
     elif frame.implementation.is_spark_like():
         from pyspark.sql import functions
 

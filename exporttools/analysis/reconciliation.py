@@ -21,6 +21,12 @@ ROUNDING_CENTS = 0.5
 """Recorded totals are whole US cents, so that half a cent is rounding."""
 
 _FINDINGS = ("differs", "no run", "listed twice", "no total", "no steps", "agrees")
+_MISSING = {
+    "no total": ("has no total", "have no total"),
+    "no steps": ("has no steps", "have no steps"),
+    "no run": ("has steps but is not among the runs", "have steps but are not among the runs"),
+    "listed twice": ("is listed twice", "are listed twice"),
+}
 # Sums of many costs differ in their last bits with the order of adding.
 _FLOAT_SLACK_CENTS = 1e-6
 
@@ -151,29 +157,28 @@ def reconciliation_verdict(reconciled: Any) -> str:
     counted = frame.data.group_by("finding").agg(nw.len().alias("count"), nw.col("difference_cents").sum())
     schema = pa.schema([("finding", pa.string()), ("count", pa.int64()), ("difference_cents", pa.float64())])
     found = {row["finding"]: row for row in collect(frame, counted, schema).to_pylist()}
-    counts = {name: found[name]["count"] for name in _FINDINGS if name in found}
+    counts = {name: found[name]["count"] for name in ("differs", "agrees", *_MISSING) if name in found}
     total = sum(counts.values())
     if not total:
         return "no runs and no steps: nothing to reconcile"
-    differing = counts.get("differs", 0)
+    agreeing, differing = counts.pop("agrees", 0), counts.pop("differs", 0)
+    rest = [f"{count:,} {_MISSING[name][count > 1]}" for name, count in counts.items()]
     if differing:
         by = found["differs"]["difference_cents"]
         verb = "differs from its steps" if differing == 1 else "differ from their steps"
         head = f"{differing:,} of {plural(total, 'run')} {verb}, by {by:+,.2f} US cents (recorded minus steps)"
-    elif counts.get("agrees"):
-        head = f"no recorded total differs from its steps in {plural(total, 'run')}"
+        rest = [f"{agreeing:,} {'agrees' if agreeing == 1 else 'agree'}"] * bool(agreeing) + rest
+    elif agreeing:
+        # A run without steps and one listed twice have a total, which nobody has compared.
+        compared = " that could be compared" if counts.keys() & {"no steps", "listed twice"} else ""
+        head = (
+            f"the one recorded total{compared} agrees with its steps"
+            if agreeing == 1
+            else f"all {agreeing:,} recorded totals{compared} agree with their steps"
+        )
+        rest[:1] = [text.replace(" ", f" of {total:,} runs ", 1) for text in rest[:1]]
+    elif total == 1:
+        head, rest = "the one run could not be compared", [f"it {_MISSING[name][0]}" for name in counts]
     else:
-        head = f"none of {plural(total, 'run')} could be compared"
-    words = {
-        "agrees": ("agrees", "agree"),
-        "no total": ("has no total", "have no total"),
-        "no steps": ("has no steps", "have no steps"),
-        "no run": ("has steps but is not among the runs", "have steps but are not among the runs"),
-        "listed twice": ("is listed twice", "are listed twice"),
-    }
-    rest = [
-        f"{counts[name]:,} {one if counts[name] == 1 else many}"
-        for name, (one, many) in words.items()
-        if name in counts
-    ]
+        head = f"none of {total:,} runs could be compared"
     return f"{head}; {', '.join(rest)}" if rest else head

@@ -340,7 +340,7 @@ def _shown_values(difference: Mapping[str, Any]) -> tuple[str, str, str]:
     start = max(0, parting - _CHARACTERS_BEFORE) if max(len(a), len(b)) > _VALUE_CHARACTERS else 0
     shown = _quoted(a, start), _quoted(b, start)
     alike = len({unicodedata.normalize("NFC", text) for text in shown}) == 1
-    where = f" (from character {parting:,} on)" if start or alike else ""
+    where = f" (from character {parting:,})" if start or alike else ""
     return one_line(column, 80) + where, *shown
 
 

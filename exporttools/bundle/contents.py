@@ -1,7 +1,7 @@
 """Opens a bag's files, once and safely, from a directory or from a zip file. Knows no manifest and no records.
 
 Each entry is checked before it is opened, and opened without following a link or waiting for a pipe; a file or directory
-that is swapped for another in between is noticed. Only a bundle's own names are accepted, spelled exactly so: that
+that is swapped for another in between is noticed. Only a bundle's own names are accepted, spelled exactly like that: that
 excludes ``..``, absolute paths, and names that differ from a bundle's own in case or Unicode form.
 """
 
@@ -96,7 +96,7 @@ class FileSlice(io.RawIOBase):
         while filled < len(view):
             count = _read_at(self._descriptor, view[filled:], self._start + self._position)
             if count == 0:
-                raise OSError(errno.EIO, "the file became shorter while it was read")
+                raise OSError(errno.EIO, "the file was truncated while being read")
             filled += count
             self._position += count
         return filled
@@ -186,7 +186,7 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
                     Finding("not-a-file", relative, "the file that was there a moment ago", "a different file")
                 )
             elif after.st_nlink > 1:  # through its other name it could change at any time, unseen
-                found = f"a file with {after.st_nlink} names (hard links)"
+                found = f"a file with {after.st_nlink} hard links"
                 findings.append(Finding("linked", relative, "a file with one name", found))
             elif after.st_size > known[relative]:
                 expected = f"at most {known[relative]:,} bytes"
@@ -236,7 +236,7 @@ def _alike(name: str, known: Iterable[str]) -> str:
         return unicodedata.normalize("NFKC", text).casefold()
 
     same = [other for other in known if folded(other) == folded(name)]
-    return f"{same[0]}, spelled exactly so" if same else "nothing of that name"
+    return f"{same[0]}, spelled exactly like that" if same else "no file of that name"
 
 
 def _kind(mode: int) -> str:

@@ -240,7 +240,7 @@ def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | No
     Raises
     ------
     ConfigError
-        One of the files exists and was not touched, or the file system refused; nothing was left behind.
+        One of the files already exists and was left unchanged, or the file system refused; nothing was left behind.
     MissingExtra
         cryptography is not installed.
 
@@ -279,7 +279,9 @@ def write_key_pair(path: str | os.PathLike[str], *, passphrase: str | bytes | No
         for file in made:
             file.unlink(missing_ok=True)
         if isinstance(error, FileExistsError):
-            raise ConfigError(f"{one_line(error.filename)} exists; it was not touched. Choose another name") from error
+            raise ConfigError(
+                f"{one_line(error.filename)} already exists and was left unchanged. Choose another name"
+            ) from error
         if isinstance(error, OSError | ValueError):  # ValueError: a NUL in the path
             raise ConfigError(f"the key could not be written: {one_line(error)}. Nothing was left behind") from error
         raise

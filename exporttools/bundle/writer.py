@@ -51,7 +51,7 @@ def write_bundle(
     Raises
     ------
     BundleExists
-        Something is at `path`; it was not touched.
+        `path` already exists; it was left unchanged.
     ConfigError
         The parent is not a directory, the bundle is empty, a column cannot be redacted, or the key is not valid.
     MissingExtra
@@ -80,7 +80,7 @@ def write_bundle(
         raise ConfigError("the bundle has no incident, run or trace; there is nothing to save")
     target = Path(path)
     if "\0" in str(target):
-        raise ConfigError(f"the path {one_line(target)} contains a NUL character, which file names cannot")
+        raise ConfigError(f"the path {one_line(target)} contains a NUL character, which file names cannot contain")
     if not os.path.isdir(target.parent):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
         raise ConfigError(f"{one_line(target.parent)} is not a directory; create it first")
     key = None if signing_key is None else load_signing_key(signing_key)
@@ -97,7 +97,7 @@ def write_bundle(
                 _fill(bag, bundle, key)
     except FileExistsError as error:
         raise BundleExists(
-            f"{one_line(target)} exists; it was not touched. Remove it or choose another name"
+            f"{one_line(target)} already exists and was left unchanged. Remove it or choose another name"
         ) from error
     except OSError as error:
         raise BundleError(

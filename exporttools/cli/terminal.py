@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from exporttools.errors import ConfigError
 from exporttools.text.inert import csv_text, one_line
+from exporttools.times import time_text
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -160,7 +161,7 @@ def cell(value: Any, width: int = 120) -> str:
     if value is None:
         return ""
     if isinstance(value, dt.datetime):
-        return value.strftime("%Y-%m-%d %H:%M:%S")
+        return time_text(value)
     if _is_number(value):
         return f"{value:,}" if isinstance(value, int) else f"{value:,.2f}"
     return one_line(value, width)

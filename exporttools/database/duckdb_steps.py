@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from exporttools.database.scoped_reader import require_id
 from exporttools.errors import ConfigError, StoreError
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, sql_identifier
 
 if TYPE_CHECKING:
     import duckdb
@@ -32,7 +32,7 @@ def load_steps(
     if connection is None:
         connection = duckdb.connect()
         connection.execute("SET TimeZone = 'UTC'")
-    name = 'temp.main."{}"'.format(require_id("table", table).replace('"', '""'))
+    name = f"temp.main.{sql_identifier(require_id('table', table))}"
     try:
         _require_new(connection, table)
         try:

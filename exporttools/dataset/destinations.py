@@ -49,8 +49,8 @@ def open_storage(destination: Destination, *, create: bool = False) -> Storage:
             return ObjectStorage(destination)
         if scheme != "file":
             raise ConfigError(
-                f"a dataset must create a file only if it does not exist, which {one_line(scheme, 20)}:// does not "
-                f"support; expected {ACCEPTED}"
+                f"a dataset needs a store that can create a file only if it is absent; {one_line(scheme, 20)}:// cannot; "
+                f"expected {ACCEPTED}"
             )
         destination = unquote(urlsplit(destination).path)
     if not isinstance(destination, (str, os.PathLike)) or not os.fspath(destination):

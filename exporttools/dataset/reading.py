@@ -27,7 +27,7 @@ from exporttools.files.parquet import scan_options
 from exporttools.records.schema import RECORD_TYPES, Column, arrow_schema
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
-from exporttools.times import parse_utc
+from exporttools.times import parse_utc, time_text
 
 if TYPE_CHECKING:
     import duckdb
@@ -362,7 +362,7 @@ class Dataset:
         shown = ", ".join(one_line(name, 40) for name in tenants[:_TENANTS_SHOWN])
         more = f" and {len(tenants) - _TENANTS_SHOWN} more" if len(tenants) > _TENANTS_SHOWN else ""
         facts = [
-            ("time", "none" if span is None else f"{span[0]:%Y-%m-%d %H:%M:%S} to {span[1]:%Y-%m-%d %H:%M:%S} UTC"),
+            ("time", "none" if span is None else f"{time_text(span[0])} to {time_text(span[1])} UTC"),
             ("tenants", f"{len(tenants):,}: {shown}{more}" if tenants else "none"),
         ]
         if self.tenant_id is not None:  # the manifest counts the rest over all tenants

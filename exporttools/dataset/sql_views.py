@@ -7,7 +7,7 @@ from collections.abc import Collection, Sequence
 
 from exporttools.errors import ConfigError
 from exporttools.records.schema import Column
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, sql_identifier
 
 _DUCKDB_TYPES = {"string": "VARCHAR", "int64": "BIGINT", "float64": "DOUBLE", "timestamp": "TIMESTAMP WITH TIME ZONE"}
 _FILENAME = "exporttools_filename"
@@ -35,12 +35,14 @@ def table_view(
         Two columns differ only in case, which SQL ignores.
     """
     if not files:
-        nulls = ", ".join(f"CAST(NULL AS {_DUCKDB_TYPES[column.type]}) AS {quoted(column.name)}" for column in columns)
+        nulls = ", ".join(
+            f"CAST(NULL AS {_DUCKDB_TYPES[column.type]}) AS {sql_identifier(column.name)}" for column in columns
+        )
         return f"SELECT {nulls}, CAST(NULL AS VARCHAR) AS day WHERE false"
     _require_distinct(table, columns)
     selected = ", ".join(
-        f"CAST({quoted(column.name) if column.name in held else 'NULL'} AS {_DUCKDB_TYPES[column.type]}) "
-        f"AS {quoted(column.name)}"
+        f"CAST({sql_identifier(column.name) if column.name in held else 'NULL'} AS {_DUCKDB_TYPES[column.type]}) "
+        f"AS {sql_identifier(column.name)}"
         for column in columns
     )
     listed = ", ".join(_text(_literal(path)) for path in files)
@@ -54,7 +56,7 @@ def table_view(
 
 def ledger_view(step_columns: Sequence[str]) -> str:
     """Return the SELECT of each step, with these columns of it, beside its run."""
-    steps = ", ".join(f"s.{quoted(name)}" for name in step_columns)
+    steps = ", ".join(f"s.{sql_identifier(name)}" for name in step_columns)
     return (
         "SELECT s.tenant_id, t.run_id, s.trace_id, r.agent_id, s.day, "  # noqa: S608 - quoted
         f"r.started_at, r.completed_at, r.termination_reason, {steps} FROM trace_steps AS s "
@@ -67,11 +69,6 @@ def only_files(files: Sequence[str]) -> str:
     """Return the statements after which the connection opens these files and no others, for good."""
     allowed = ", ".join(_text(path) for file in files for path in dict.fromkeys((file, _literal(file))))
     return f"SET allowed_paths = [{allowed}]; SET enable_external_access = false; SET lock_configuration = true"
-
-
-def quoted(name: str) -> str:
-    """Return a name as a quoted identifier."""
-    return '"' + name.replace('"', '""') + '"'
 
 
 def _require_distinct(table: str, columns: Sequence[Column]) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
+from exporttools.times import time_text
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +74,7 @@ class ExportReport:
         if self.undated_runs:
             lines.append(f"undated: {plural(self.undated_runs, 'run')} without a start, under day=__undated__")
         if self.retries:
-            lines.append(f"retries: {len(self.retries):,}; the last because {one_line(self.retries[-1], 160)}")
+            lines.append(f"retries: {len(self.retries):,}; the last one because of: {one_line(self.retries[-1], 160)}")
         return lines
 
     def __str__(self) -> str:
@@ -184,4 +185,4 @@ def size_text(count: int) -> str:
 
 
 def _short(moment: dt.datetime) -> str:
-    return moment.strftime("%Y-%m-%d") if moment.time() == dt.time() else moment.strftime("%Y-%m-%d %H:%M:%S")
+    return moment.strftime("%Y-%m-%d") if moment.time() == dt.time() else time_text(moment)

@@ -51,7 +51,7 @@ def new_directory(path: Path) -> Iterator[Path]:
     Raises
     ------
     FileExistsError
-        Something is at `path`, now or when the block ends; it was not touched.
+        Something is at `path`, now or when the block ends; it was left unchanged.
     OSError
         The file system refused; nothing was left behind.
 
@@ -149,7 +149,7 @@ class StagedFile:
         Raises
         ------
         FileExistsError
-            Something is at `path`; it was not touched.
+            `path` already exists; it was left unchanged.
         """
         self.file.close()
         _publish(self._partial, path)

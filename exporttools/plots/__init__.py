@@ -9,6 +9,7 @@ the data as harmless text, and says if a limit cut the data.
 ``captions``         figures, titles, facts and the violation's mark
 ``lanes``            :func:`timeline`
 ``stacks``           :func:`cumulative_cost`
+``measures``         US cents, or tokens if no step has a cost
 ``results``          data for the analysis; its results -> Arrow
 ``panels``           several panels in the place of one Axes
 ``breakdown``        :func:`cost_breakdown`

@@ -17,7 +17,7 @@ from exporttools.plots.results import (
     group_names,
     read_step_frame,
     require_key_names,
-    require_limit,
+    require_positive,
     spent,
 )
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE
@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     import matplotlib.axes
     from matplotlib.axes import Axes
+
+    from exporttools.plots.measures import Measure
 
 
 _HATCH = "////"
@@ -77,14 +79,14 @@ def cost_breakdown(
     >>> [label.get_text() for label in ax.get_yticklabels()]
     ['b', 'a']
     """
-    require_limit(limit)
+    require_positive(limit)
     keys = [by] if isinstance(by, str) else list(by)
     require_key_names("by", keys)
     source = read_step_frame(data)
     needed = dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
     costs = analysis.cost_by(source.frame, *keys)
     table = collected(costs, "costs", dict.fromkeys(keys, Kind.KEY) | needed, optional=["runs"])
-    unit, amounts = spent(table)
+    measure, amounts = spent(table)
     shown, folded = fold(amounts, limit)
     bars = len(shown) + bool(len(folded))
     ax = new_axes(1.5 + 0.3 * max(bars, 2)) if ax is None else ax
@@ -92,26 +94,24 @@ def cost_breakdown(
     steps, total = int(finite_numbers(table, "steps").sum()), float(amounts.sum())
     facts = [count_text(steps, source.total)]
     if steps:
-        facts += [f"total {amount_text(total, unit)}", plural(len(table), "group")]
-        facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
-        _draw(ax, [*(table.take(pa.array(rows)) for rows in (shown, folded))], keys, unit, total)
+        facts += [f"total {amount_text(total, measure.unit)}", plural(len(table), "group"), *measure.facts]
+        _draw(ax, [*(table.take(pa.array(rows)) for rows in (shown, folded))], keys, measure, total)
     else:
         write_no_data(ax)
-    ax.set_xlabel(unit, fontsize="small")
+    ax.set_xlabel(measure.unit, fontsize="small")
     ax.set_ylabel(what, fontsize="small", usetex=False)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax
 
 
-def _draw(ax: Axes, parts: list[pa.Table], keys: Sequence[str], unit: str, total: float) -> None:
+def _draw(ax: Axes, parts: list[pa.Table], keys: Sequence[str], measure: Measure, total: float) -> None:
     own, rest = parts
-    amount_of = "tokens" if unit == "tokens" else "cost_cents"
     names = [label_text(name, 32) for name in group_names(own, keys)]
-    lengths: list[float] = finite_numbers(own, amount_of).tolist()
+    lengths: list[float] = finite_numbers(own, measure.column).tolist()
     counted = [_counted(own.slice(row, 1)) for row in range(len(own))]
     if len(rest):
         names.append(f"other ({len(rest):,})")
-        lengths.append(float(finite_numbers(rest, amount_of).sum()))
+        lengths.append(float(finite_numbers(rest, measure.column).sum()))
         counted.append(_counted(rest))
     places = range(len(names))
     bars = ax.barh(places, lengths, height=0.72, color=PALETTE[0], linewidth=0)
@@ -127,7 +127,7 @@ def _draw(ax: Axes, parts: list[pa.Table], keys: Sequence[str], unit: str, total
     ax.spines[["top", "right"]].set_visible(False)
     ax.xaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
-    _label(ax, lengths, counted, unit, total)
+    _label(ax, lengths, counted, measure.unit, total)
 
 
 def _counted(rows: pa.Table) -> str:

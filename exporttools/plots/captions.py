@@ -81,13 +81,16 @@ def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str =
     failed : str
         How failed steps are drawn.
     """
-    unit, amounts = steps.amount
+    measure, amounts = steps.spent
     facts = [count_text(len(steps), steps.total)]
     if len(steps):
         count = int(steps.failed.sum())
         facts += [f"{count:,} failed" + (f" ({failed})" if failed else "")] if count else []
-        facts += [duration_text((steps.end.max() - steps.start[0]) * DAY_US), amount_text(float(amounts.sum()), unit)]
-        facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
+        facts += [
+            duration_text((steps.end.max() - steps.start[0]) * DAY_US),
+            amount_text(float(amounts.sum()), measure.unit),
+        ]
+        facts += measure.facts
     shown = title if title is not None else steps.title
     write_lines(ax, facts, shown, cut=steps.total is not None, above=16.0 if steps.violation else 5.0)
 

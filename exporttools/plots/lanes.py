@@ -274,7 +274,7 @@ def _merged(bars: _Bars, shown_days: float, *, exact: bool) -> _Bars:
 
 def _draw_spending(ax: Axes, steps: StepData, time: PausedTime) -> None:
     """Draw what the steps that started in each stretch of time spent, by type, and the sum so far as a line."""
-    unit, amounts = steps.amount
+    measure, amounts = steps.spent
     ax.tick_params(axis="y", labelsize="small")
     if not amounts.any():
         write_nothing_spent(ax)
@@ -294,7 +294,7 @@ def _draw_spending(ax: Axes, steps: StepData, time: PausedTime) -> None:
     colors = to_rgba_array(steps.colors)[lane[spent]]
     _add(ax, bars[spent], colors, colors, _EDGE_POINTS, gid="spending")
     ax.set_ylim(0, (stacked - before).max() * 1.1)
-    ax.set_ylabel(f"{unit}\nper {duration_text(width_us)}", fontsize="small")
+    ax.set_ylabel(f"{measure.unit}\nper {duration_text(width_us)}", fontsize="small")
 
     so_far = ax.twinx()
     last = np.r_[np.diff(steps.start_us) > 0, True]
@@ -303,7 +303,7 @@ def _draw_spending(ax: Axes, steps: StepData, time: PausedTime) -> None:
     (line,) = so_far.step(times, np.r_[0.0, total[last], total[-1]], where="post", linewidth=1.3, gid="spent so far")
     line.set_color(ax.xaxis.label.get_color())
     so_far.set_ylim(0, total[-1] * 1.1)
-    so_far.set_ylabel(f"{unit}\nso far (line)", fontsize="small")
+    so_far.set_ylabel(f"{measure.unit}\nso far (line)", fontsize="small")
     so_far.tick_params(axis="y", labelsize="small")
     for panel in (ax, so_far):
         panel.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 2.5, 5, 10]))

@@ -19,7 +19,7 @@ from exporttools.plots.results import (
     group_names,
     read_step_frame,
     require_key_names,
-    require_limit,
+    require_positive,
     spent,
 )
 from exporttools.plots.step_data import OTHER_COLOR
@@ -96,14 +96,15 @@ def cost_over_time(
     >>> cost_over_time(steps).get_ylabel()
     'US cents per 1 d'
     """
-    require_limit(limit)
+    require_positive(limit)
     require_key_names("by", [] if by is None else [by])
     source = read_step_frame(data)
     length_us = parse_length("every", every).total_seconds() * 1e6
     needed = {"period_start": Kind.TIME} | dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
     costs = analysis.cost_over_time(source.frame, every, by)
     table = collected(costs, "costs", needed | ({} if by is None else {by: Kind.KEY}))
-    unit, amounts = spent(table)
+    measure, amounts = spent(table)
+    unit = measure.unit
     ax = new_axes(4.2) if ax is None else ax
     steps = finite_numbers(table, "steps")
     facts = [count_text(int(steps.sum()), source.total)]
@@ -113,8 +114,8 @@ def cost_over_time(
         facts += [
             f"total {amount_text(float(amounts.sum()), unit)}",
             f"{plural(len(start_us), 'period')} of {duration_text(length_us)}",
+            *measure.facts,
         ]
-        facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
         set_time_axis([ax], dates(start_us[used]), dates(start_us[used]) + length_us / DAY_US)
         stacks, names, groups, folded = _stacks(table, by, amounts, period, limit)
         _draw(ax, dates(start_us), length_us / DAY_US, stacks, folded)

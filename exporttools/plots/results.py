@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from exporttools.analysis.frames import read, to_arrow
 from exporttools.errors import ConfigError, InconsistentData
+from exporttools.plots.measures import Measure, choose_measure
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.inert import one_line
 
@@ -67,23 +68,21 @@ def finite_numbers(table: pa.Table, column: str) -> Floats:
     return found
 
 
-def spent(table: pa.Table) -> tuple[str, Floats]:
-    """The unit and the amounts of what was spent: US cents, or tokens if nothing has a cost.
+def spent(table: pa.Table) -> tuple[Measure, Floats]:
+    """What to show as spent, and how much of it each group spent.
 
     Raises
     ------
     InconsistentData
         An amount is negative or infinite.
     """
-    cents, tokens = finite_numbers(table, "cost_cents"), finite_numbers(table, "tokens")
-    unit, name, amounts = ("US cents", "cost_cents", cents)
-    if not cents.any() and tokens.any():
-        unit, name, amounts = "tokens", "tokens", tokens
+    measure, amounts = choose_measure(finite_numbers(table, "cost_cents"), finite_numbers(table, "tokens"))
     if (amounts < 0).any():
         raise InconsistentData(
-            f"steps: {name} adds up to {amounts.min():g} in a group; expected a number >= 0", column=name
+            f"steps: {measure.column} adds up to {amounts.min():g} in a group; expected a number >= 0",
+            column=measure.column,
         )
-    return unit, amounts
+    return measure, amounts
 
 
 def require_key_names(parameter: str, keys: Sequence[Any]) -> None:
@@ -93,8 +92,8 @@ def require_key_names(parameter: str, keys: Sequence[Any]) -> None:
             raise ConfigError(f"{parameter} is {one_line(repr(key), 60)}; expected a column other than an amount")
 
 
-def require_limit(limit: Any) -> None:
-    """Refuse a limit that is not a positive integer."""
+def require_positive(limit: Any) -> None:
+    """Refuse a `limit` of what is drawn that is not a positive integer: unlike a limit of rows, it cannot be None or 0."""
     if not isinstance(limit, int) or isinstance(limit, bool) or limit < 1:
         raise ConfigError(f"limit is {one_line(repr(limit), 60)}; expected a positive integer")
 

@@ -12,6 +12,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 from exporttools import analysis
 from exporttools.analysis.columns import Kind
 from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
+from exporttools.plots.measures import choose_measure
 from exporttools.plots.panels import split
 from exporttools.plots.results import collected, finite_numbers, fold, read_step_frame
 from exporttools.text.words import amount_text, plural
@@ -26,9 +27,8 @@ if TYPE_CHECKING:
     from exporttools.analysis.groups import Floats
 
 _LIMIT = 8
-_SUMS = dict.fromkeys(
-    (f"{name}_{side}" for name in ("cost_cents", "tokens", "duration_ms") for side in "ab"), Kind.NUMBER
-)
+_SUMMED = ("cost_cents", "tokens", "duration_ms")
+_SUMS = dict.fromkeys((f"{name}_{side}" for name in _SUMMED for side in "ab"), Kind.NUMBER)
 # Dark and plain, light and hatched: distinct even in grey.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"facecolor": "#0072B2", "edgecolor": "white", "linewidth": 0.0},
@@ -79,19 +79,16 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         analysis.compare_runs(*frames, by="step_type"), "comparison",
         {"step_type": Kind.TEXT, "steps_a": Kind.WHOLE, "steps_b": Kind.WHOLE, "status_changes": Kind.WHOLE} | _SUMS,
     )  # fmt: skip
-    unit, measure = "US cents", "cost_cents"
-    if not any(pc.any(pc.not_equal(types[f"cost_cents_{side}"], 0)).as_py() for side in "ab") and any(
-        pc.any(pc.not_equal(types[f"tokens_{side}"], 0)).as_py() for side in "ab"
-    ):
-        unit, measure = "tokens", "tokens"
-    cost, time = ([finite_numbers(types, f"{name}_{side}") for side in "ab"] for name in (measure, "duration_ms"))
+    sums = {name: [finite_numbers(types, f"{name}_{side}") for side in "ab"] for name in _SUMMED}
+    measure, _ = choose_measure(np.r_[*sums["cost_cents"]], np.r_[*sums["tokens"]])
+    unit, cost, time = measure.unit, sums[measure.column], sums["duration_ms"]
     facts = [
         f"{side}: {count_text(pc.sum(types[f'steps_{side}']).as_py() or 0, source.total)}, {amount_text(float(of.sum()), unit)}"
         for side, source, of in zip("ab", sources, cost, strict=True)
     ]
     if changes := pc.sum(types["status_changes"]).as_py():
         facts.append(f"{plural(changes, 'step')} with a different status")
-    facts += ["no step has a cost, so tokens are shown"] if unit == "tokens" else []
+    facts += measure.facts
     labels, cost, time = _folded(types["step_type"], cost, time)
     ax = new_axes(3.0 + 0.42 * max(len(labels), 2)) if ax is None else ax
     ax.set_xlabel(unit, fontsize="small")
@@ -102,9 +99,9 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         _draw_pairs(until, time, lambda value: duration_text(value * 1000))
         costs.set_yticks(range(len(labels)), labels, fontsize="small", usetex=False)
         until.set_yticks(range(len(labels)), [""] * len(labels))
-        until.set_xlabel("seconds in steps", fontsize="small")
+        until.set_xlabel("time in steps (s)", fontsize="small")
         until.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
-        _draw_growth(growth, _so_far(frames, measure), names, unit)
+        _draw_growth(growth, _so_far(frames, measure.column), names, unit)
     else:
         write_no_data(ax)
     cut = any(source.total is not None for source in sources)
@@ -125,14 +122,14 @@ def _folded(
     return [*names, f"other ({len(rest):,} types)"], cost, time
 
 
-def _so_far(frames: list[Any], measure: str) -> list[Floats]:
+def _so_far(frames: list[Any], column: str) -> list[Floats]:
     """What each run had spent after each of its steps, from 0 on."""
     indices = dict.fromkeys(("step_index_a", "step_index_b"), Kind.WHOLE)
     steps = collected(analysis.compare_runs(*frames), "comparison", indices | _SUMS)
     growth: list[Floats] = []
     for side in "ab":
         own = steps.filter(steps[f"step_index_{side}"].is_valid()).sort_by(f"step_index_{side}")
-        growth.append(np.r_[0.0, np.cumsum(finite_numbers(own, f"{measure}_{side}"))])
+        growth.append(np.r_[0.0, np.cumsum(finite_numbers(own, f"{column}_{side}"))])
     return growth
 
 

@@ -69,23 +69,23 @@ def cumulative_cost(data: Any, *, title: str | None = None, ax: Axes | None = No
     'US cents so far'
     """
     steps = read_steps(data, None)
-    unit, amounts = steps.amount
+    measure, amounts = steps.spent
     ax = new_axes(4.2) if ax is None else ax
     if not len(steps):
-        return write_empty(ax, steps, title, f"{unit} so far")
+        return write_empty(ax, steps, title, f"{measure.unit} so far")
     time = set_time_axis([ax], steps.start, steps.end)
     if amounts.any():
         _draw_bands(ax, steps, time)
     else:
         write_nothing_spent(ax)
-    ax.set_ylabel(f"{unit} so far")
+    ax.set_ylabel(f"{measure.unit} so far")
     write_heading(ax, steps, title)
     mark_violation([ax], steps)
     return ax
 
 
 def _draw_bands(ax: Axes, steps: StepData, time: PausedTime) -> None:
-    unit, amounts = steps.amount
+    measure, amounts = steps.spent
     band, names, colors = _bands(steps, amounts)
     rows = _rows_to_draw(steps)
     times = np.r_[steps.start[0], steps.start[rows], time.line_end]
@@ -105,12 +105,12 @@ def _draw_bands(ax: Axes, steps: StepData, time: PausedTime) -> None:
     ax.yaxis.set_major_formatter(FuncFormatter(number_text))
     ax.tick_params(axis="y", labelsize="small")
     handles = [
-        Patch(color=color, label=f"{name}\n{amount_text(amount, unit)} · {share_text(amount / total)}")
+        Patch(color=color, label=f"{name}\n{amount_text(amount, measure.unit)} · {share_text(amount / total)}")
         for name, color, amount in zip(names, colors, spent, strict=True)
     ]
     legend = ax.legend(
         handles=handles[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False,
-        fontsize="small", title=f"total {amount_text(total, unit)}", alignment="left",
+        fontsize="small", title=f"total {amount_text(total, measure.unit)}", alignment="left",
         title_fontproperties={"weight": "bold"},
     )  # fmt: skip
     for text in legend.get_texts():

@@ -12,6 +12,7 @@ import pyarrow as pa
 from exporttools.analysis.columns import Kind
 from exporttools.analysis.frames import read, to_arrow
 from exporttools.errors import ConfigError
+from exporttools.plots.measures import Measure, choose_measure
 from exporttools.plots.time_axis import dates
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import TRACE_STEPS
@@ -78,11 +79,9 @@ class StepData:
         return len(self.start)
 
     @property
-    def amount(self) -> tuple[str, Floats]:
-        """The unit and the amounts of what was spent: US cents, or tokens if no step has a cost."""
-        if not self.cost_cents.any() and self.tokens.any():
-            return "tokens", self.tokens
-        return "US cents", self.cost_cents
+    def spent(self) -> tuple[Measure, Floats]:
+        """What to show as spent, and how much of it each step spent."""
+        return choose_measure(self.cost_cents, self.tokens)
 
 
 def read_steps(data: Any, violation_step_index: int | None) -> StepData:
@@ -108,7 +107,7 @@ def read_steps(data: Any, violation_step_index: int | None) -> StepData:
     encoded = table["step_type"].combine_chunks().dictionary_encode()
     row = None if violation is None else violation.row
     codes = np.asarray(encoded.indices.to_numpy(), np.intp)
-    lane, kept, ranks = _fold(codes, len(encoded.dictionary), cost if cost.any() else tokens, failed, row)
+    lane, kept, ranks = _fold(codes, len(encoded.dictionary), choose_measure(cost, tokens)[1], failed, row)
     names = encoded.dictionary.take(pa.array(kept, pa.int64())).to_pylist()
     folded = len(encoded.dictionary) - len(kept)
     colors = tuple(PALETTE[rank % len(PALETTE)] for rank in ranks) + ((OTHER_COLOR,) if folded else ())
@@ -150,7 +149,7 @@ def _find_violation(
             return None
         time = float(dates(pa.scalar(recorded, pa.timestamp("us", "UTC")).value))
         if not len(start) or not start[0] <= time <= end.max():
-            return Violation("violation: not in the time of these steps", None, None)
+            return Violation("violation: outside the time range of these steps", None, None)
         return Violation("violation (its step is not recorded)", time, None)
     rows = np.flatnonzero(step_index == wanted)
     if not len(rows):

@@ -24,7 +24,7 @@ from exporttools.plots.captions import (
     write_lines,
     write_no_data,
 )
-from exporttools.plots.results import collected, finite_numbers, group_names, read_step_frame, require_limit
+from exporttools.plots.results import collected, finite_numbers, group_names, read_step_frame, require_positive
 from exporttools.plots.step_data import PALETTE
 from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
@@ -95,7 +95,7 @@ def anomalies(
     >>> ax.get_xlabel(), [label.get_text() for label in ax.get_yticklabels()]
     ('duration_ms (ms), logarithmic', ['a · tool_call'])
     """
-    require_limit(limit)
+    require_positive(limit)
     source = read_step_frame(data)
     usual = read(baseline, {"count": Kind.WHOLE}, what="baseline", warn=False)
     by, measures = baseline_columns(usual.names)
@@ -122,7 +122,7 @@ def anomalies(
         facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")
     if not len(shown):
-        write_no_data(ax, "nothing above 0")
+        write_no_data(ax, "no values above 0")
     else:
         _draw(ax, lanes, shown, threshold)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)

@@ -11,7 +11,7 @@ from exporttools.analysis.columns import Kind
 from exporttools.errors import ConfigError
 from exporttools.plots.captions import label_text, new_axes, number_text, write_lines
 from exporttools.plots.panels import split
-from exporttools.plots.results import collected, finite_numbers, require_limit
+from exporttools.plots.results import collected, finite_numbers, require_positive
 from exporttools.plots.step_data import OTHER_COLOR, PALETTE
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.words import amount_text
@@ -77,7 +77,7 @@ def what_changed(
     >>> [label.get_text() for label in what_changed(changes).get_yticklabels()]
     ['dearer tokens\nllm_call', 'difference']
     """
-    require_limit(limit)
+    require_positive(limit)
     if bundle is not None and not isinstance(bundle, ExportBundle):
         raise ConfigError(f"bundle is a {type(bundle).__name__}; expected an ExportBundle or None")
     table = collected(contributions, "contributions", _NEEDED)

@@ -24,6 +24,7 @@ from exporttools.records.snapshots import (
 )
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
+from exporttools.times import time_text
 
 S = TypeVar("S", bound=SnapshotType)
 
@@ -299,7 +300,7 @@ class ExportBundle:
         if self.tenant_id is not None:
             yield "tenant", self.tenant_id
         if incident is not None:
-            yield "recorded", f"{incident.created_at:{_TIME}} UTC"
+            yield "recorded", f"{time_text(incident.created_at)} UTC"
             if policy := " ".join(
                 filter(None, (incident.policy_name, incident.policy_id and f"({incident.policy_id})"))
             ):
@@ -308,7 +309,7 @@ class ExportBundle:
             yield "run", f"{run.run_id}" + (f" of {run.agent_id}" if run.agent_id else "")
             if run.goal:
                 yield "goal", run.goal
-            began, ended = (f"{at:{_TIME}}" if at else "not recorded" for at in (run.started_at, run.completed_at))
+            began, ended = (time_text(at) if at else "not recorded" for at in (run.started_at, run.completed_at))
             yield (
                 "from, to (UTC)",
                 f"{began}, {ended}" + (f": {run.termination_reason}" if run.termination_reason else ""),
@@ -324,9 +325,6 @@ class ExportBundle:
             yield "missing", ", ".join(self.missing)
         if self.redacted:
             yield "redacted", ", ".join(self.redacted)
-
-
-_TIME = "%Y-%m-%d %H:%M:%S"
 
 
 def _at_most_one(snapshot_type: type[S], part: S | SnapshotTable[S] | None) -> SnapshotTable[S]:

@@ -25,6 +25,7 @@ from exporttools.records.snapshots import IncidentSnapshot
 from exporttools.report.notebook import absolute_url, require_lab, run_notebook
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
+from exporttools.times import time_text
 from exporttools.version import __version__
 
 NOTEBOOK = "investigate_incident"
@@ -277,7 +278,7 @@ def _summary(bundle: ExportBundle) -> Iterator[str]:
     if incident is not None:
         yield from (text for text in (incident.violation_type, incident.severity) if text)
         yield f"tenant {incident.tenant_id}"
-        yield f"recorded {incident.created_at:%Y-%m-%d %H:%M:%S} UTC"
+        yield f"recorded {time_text(incident.created_at)} UTC"
     if run is not None:
         cost = run.total_cost_cents
         yield "the run's cost is unknown" if cost is None else f"the run cost {cost:,} US cents"
@@ -296,7 +297,7 @@ def _facts(bundle: ExportBundle, verification: Verification) -> Iterator[tuple[s
     source = bundle.source
     if source is not None:
         point = f", snapshot {source.snapshot_id}" if source.snapshot_id else ""
-        yield "read at", f"{source.read_at:%Y-%m-%d %H:%M:%S} UTC{point}"
+        yield "read at", f"{time_text(source.read_at)} UTC{point}"
         yield "source", f"{source.dialect} {source.server_version}, layout {source.layout}"
     yield "made by", f"exporttools {__version__}"
 
@@ -312,5 +313,5 @@ def _rendered(template: str, **values: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"one_line": one_line, "plural": plural}
+    environment.filters |= {"one_line": one_line, "plural": plural, "time_text": time_text}
     return environment.get_template(template).render(**values)

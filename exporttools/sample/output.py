@@ -54,16 +54,16 @@ def sample_block(seed: int, block: int, runs: int = MOST_RUNS) -> dict[str, pa.T
     >>> block["incidents"].num_rows, block["runs"].num_rows
     (8, 50)
     """
-    _require(0 <= seed <= _MOST_SEED, "seed", seed, f"a whole number from 0 to {_MOST_SEED}")
-    _require(0 <= block < _MOST_BLOCKS, "block", block, f"a whole number from 0 to {_MOST_BLOCKS - 1}")
-    _require(FEWEST_RUNS <= runs <= MOST_RUNS, "runs", runs, f"a whole number from {FEWEST_RUNS} to {MOST_RUNS}")
+    _require(0 <= seed <= _MOST_SEED, "seed", seed, f"an integer from 0 to {_MOST_SEED:,}")
+    _require(0 <= block < _MOST_BLOCKS, "block", block, f"an integer from 0 to {_MOST_BLOCKS - 1:,}")
+    _require(FEWEST_RUNS <= runs <= MOST_RUNS, "runs", runs, f"an integer from {FEWEST_RUNS} to {MOST_RUNS:,}")
     return draw_block(seed, block, runs)
 
 
 def sample_blocks(runs: int = DEFAULT_RUNS, *, seed: int = DEFAULT_SEED) -> Iterator[dict[str, pa.Table]]:
     """Draw a fleet block by block: as few blocks as possible, of about the same size."""
     most = _MOST_BLOCKS * MOST_RUNS
-    accepted = f"a whole number from {FEWEST_RUNS} (to have room for the planted incidents) to {most}"
+    accepted = f"an integer from {FEWEST_RUNS} (to have room for the planted incidents) to {most:,}"
     _require(FEWEST_RUNS <= runs <= most, "runs", runs, accepted)
     blocks = -(-runs // MOST_RUNS)
     for block in range(blocks):

@@ -1,7 +1,7 @@
 """Untrusted text made harmless for where it is shown. No text from a database or a bundle is trusted.
 
 One function for each place: :func:`one_line` for terminals and messages, :func:`html_text` for notebooks and pages,
-:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets.
+:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets, :func:`sql_identifier` for names in SQL.
 """
 
 from __future__ import annotations
@@ -79,3 +79,14 @@ def csv_text(text: str) -> str:
     ("'=cmd()", 'plain')
     """
     return "'" + text if text.startswith(_FORMULA_STARTS) else text
+
+
+def sql_identifier(name: str) -> str:
+    """Return a name quoted for SQL (SQL-92 §5.2, delimited identifier), as DuckDB and SQLite read it.
+
+    Examples
+    --------
+    >>> sql_identifier('a "b" c')
+    '"a ""b"" c"'
+    """
+    return '"' + name.replace('"', '""') + '"'

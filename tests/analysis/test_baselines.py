@@ -83,7 +83,7 @@ def test_what_no_one_had_before_comes_first_and_small_groups_say_so() -> None:
     )
     found = anomalies(now, baseline(usual)).to_pylist()
     assert [(row["step_index"], row["measure"], row["reason"]) for row in found] == [
-        (0, "cost_cents", "2.5 US cents, where a · llm_call had none before"),
+        (0, "cost_cents", "2.5 US cents; a · llm_call has none in the baseline"),
         (1, "duration_ms", "9,000 ms, 89 times the usual 101 ms of a · llm_call"),
         (None, None, "not judged: too few rows in the baseline (1 of b · llm_call, 10 needed)"),
         (None, None, "not judged: too few rows in the baseline (0 of c · llm_call, 10 needed)"),

@@ -50,8 +50,8 @@ def ends(steps: pd.DataFrame) -> pd.Series:
 
 
 REASONS = [
-    (1, "repeated calls", "llm_call repeats earlier calls 190 times, usually 0.059"),
-    (1, "ended early", "ended with step 406, guardrail check_policy, blocked; 38.2 calls fewer than usual"),
+    (1, "repeated calls", "repeated earlier calls of llm_call 190 times; usually 0.059"),
+    (1, "ended early", "ended with step 406, guardrail check_policy, blocked; 38.2 fewer calls than usual"),
     (1, "fewer tokens per call", "5,701 tokens per call of llm_call, usually 8,236"),
     (1, "dearer tokens", "0.303 US cents per 1,000 tokens of llm_call, usually 0.302"),
     (1, "dearer calls", "0.5 US cents per call of tool_call web_search, usually 0.49"),

@@ -58,9 +58,50 @@ def test_every_finding_of_a_reconciliation() -> None:
         "1 has no steps, 2 have steps but are not among the runs, 1 is listed twice"
     )
     assert reconcile_costs(runs, steps, tolerance_cents=10)["finding"].to_pylist().count("differs") == 0
-    assert reconciliation_verdict(found.slice(4, 1)) == "none of 1 run could be compared; 1 has no total"
-    assert reconciliation_verdict(found.slice(6, 1)) == "no recorded total differs from its steps in 1 run; 1 agrees"
+    assert reconciliation_verdict(found.slice(4, 1)) == "the one run could not be compared; it has no total"
+    assert reconciliation_verdict(found.slice(6, 1)) == "the one recorded total agrees with its steps"
     assert reconciliation_verdict(found.slice(0, 0)) == "no runs and no steps: nothing to reconcile"
+
+
+@pytest.mark.parametrize(
+    ("counts", "verdict"),
+    [
+        ({"agrees": 2}, "all 2 recorded totals agree with their steps"),
+        (
+            {"agrees": 20, "no total": 1244},
+            "all 20 recorded totals agree with their steps; 1,244 of 1,264 runs have no total",
+        ),
+        ({"agrees": 1, "no total": 1}, "the one recorded total agrees with its steps; 1 of 2 runs has no total"),
+        (
+            {"agrees": 3, "no total": 2, "no run": 1},
+            "all 3 recorded totals agree with their steps; 2 of 6 runs have no total, 1 has steps but is not among the runs",
+        ),
+        # These two have a total that was not compared.
+        (
+            {"agrees": 3, "no steps": 1},
+            "all 3 recorded totals that could be compared agree with their steps; 1 of 4 runs has no steps",
+        ),
+        (
+            {"agrees": 1, "listed twice": 2},
+            "the one recorded total that could be compared agrees with its steps; 2 of 3 runs are listed twice",
+        ),
+        ({"no total": 2, "no steps": 1}, "none of 3 runs could be compared; 2 have no total, 1 has no steps"),
+        ({"no steps": 1}, "the one run could not be compared; it has no steps"),
+        ({"no run": 1}, "the one run could not be compared; it has steps but is not among the runs"),
+        ({"listed twice": 1}, "the one run could not be compared; it is listed twice"),
+        ({"differs": 1}, "1 of 1 run differs from its steps, by +2.50 US cents (recorded minus steps)"),
+        (
+            {"agrees": 1, "differs": 2, "no run": 2},
+            "2 of 5 runs differ from their steps, by +5.00 US cents (recorded minus steps); 1 agrees, "
+            "2 have steps but are not among the runs",
+        ),
+    ],
+)
+def test_the_verdict_claims_no_more_than_was_compared(counts: dict[str, int], verdict: str) -> None:
+    findings = [name for name, count in counts.items() for _ in range(count)]
+    differences = [2.5 if name == "differs" else None for name in findings]
+    found = pa.table({"finding": findings, "difference_cents": pa.array(differences, pa.float64())})
+    assert reconciliation_verdict(found) == verdict
 
 
 def test_the_planted_differences_and_no_others(ledger: pa.Table, sample: dict[str, pa.Table]) -> None:
@@ -77,8 +118,7 @@ def test_the_real_agents_agree_but_for_totals_that_are_missing(real: Path) -> No
     runs, steps = store.list_runs(), store.scan_trace_steps().read_all()
     found = reconcile_costs(runs, steps)
     assert (
-        reconciliation_verdict(found)
-        == "no recorded total differs from its steps in 264 runs; 20 agree, 244 have no total"
+        reconciliation_verdict(found) == "all 20 recorded totals agree with their steps; 244 of 264 runs have no total"
     )
     database = sqlite3.connect(f"file:{real / 'agents.sqlite'}?mode=ro", uri=True)
     expected = dict(database.execute("SELECT tenant_id, sum(cost_cents) FROM trace_steps GROUP BY 1").fetchall())

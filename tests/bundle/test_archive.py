@@ -253,7 +253,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "a name in capitals": (_rezipped(_member("base/data/A")), _in_order("data/A")),
     "a link": (
         _rezipped(_member("base/data/link", mode=0o120777, content=b"/etc/passwd")),
-        [TAIL, "unexpected: data/link: expected nothing of that name; found a file"],
+        [TAIL, "unexpected: data/link: expected no file of that name; found a file"],
     ),
     "a member that became a link": (_edit(CENTRAL, 38, struct.pack("<I", 0o120777 << 16)), [TAIL]),
     "a member that became a directory": (_edit(CENTRAL, 38, struct.pack("<I", 0o40755 << 16 | 16)), [TAIL]),
@@ -327,15 +327,15 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
             [f"unexpected: {name}: expected {said}; found a file"],
         )
         for name, said in {
-            "../../etc/passwd": "nothing of that name",
-            "/etc/passwd": "nothing of that name",
-            "data/../data/a": "nothing of that name",
-            "data//a": "nothing of that name",
-            "data\\a": "nothing of that name",
-            "data/A": "data/a, spelled exactly so",
-            "DATA/a": "data/a, spelled exactly so",
-            "data/ａ": "data/a, spelled exactly so",
-            "data/c/": "nothing of that name",
+            "../../etc/passwd": "no file of that name",
+            "/etc/passwd": "no file of that name",
+            "data/../data/a": "no file of that name",
+            "data//a": "no file of that name",
+            "data\\a": "no file of that name",
+            "data/A": "data/a, spelled exactly like that",
+            "DATA/a": "data/a, spelled exactly like that",
+            "data/ａ": "data/a, spelled exactly like that",
+            "data/c/": "no file of that name",
         }.items()
     },
 }  # fmt: skip
@@ -376,16 +376,17 @@ def test_promise_17_a_directory_that_not_every_system_can_have_is_refused(tmp_pa
 def test_promise_03_every_changed_byte_and_every_length_is_found(bag: Path, tmp_path: Path) -> None:
     good = packed(bag, tmp_path / "b.zip").read_bytes()
     path = tmp_path / "c.zip"
-    inside = {
-        name: range(start := good.index(f"base/{name}".encode()) + len(f"base/{name}"), start + len(content))
-        for name, content in CONTENTS.items()
-    }
+    inside = {}
+    for name, content in CONTENTS.items():
+        start = good.index(f"base/{name}".encode()) + len(f"base/{name}")
+        inside |= dict.fromkeys(range(start, start + len(content)), name)
+    assert len(inside) == sum(map(len, CONTENTS.values()))
     for i in range(len(good)):
         path.write_bytes(good[:i] + bytes([good[i] ^ 1 << i % 8]) + good[i + 1 :])
         files, findings = opened(path)
-        changed = [f"changed: {name}: expected CRC-32 " for name, places in inside.items() if i in places]
-        assert [finding[: len(start)] for start, finding in zip(changed, findings, strict=False)] == changed, i
-        assert not changed or len(findings) == 1, i
+        # A change in a file's content is found once, as that; one elsewhere is found, as whatever it breaks.
+        starts = [f"changed: {inside[i]}: expected CRC-32 "] if i in inside else [""] * len(findings)
+        assert [finding[: len(start)] for start, finding in zip(starts, findings, strict=True)] == starts, i
         assert (files, bool(findings)) == ({}, True), i
         path.write_bytes(good[:i])
         files, findings = opened(path)

@@ -376,12 +376,12 @@ def test_long_texts_are_shown_where_they_part_and_kept_whole() -> None:
     assert rows_of(comparison)[0][4:] == (text + "a" * 100, text + "b")
     line = str(comparison).splitlines()[-1]
     assert line == (
-        "  run r1: goal (from character 2,000,001 on) is "
+        "  run r1: goal (from character 2,000,001) is "
         f"…'ail mail mail mail {'a' * 61}'… in a, …'ail mail mail mail b' in b"
     )
     # One that is the beginning of the other, and one that parts early.
     line = str(compare_bundles(of_run(goal=text), of_run(goal=text + "b"))).splitlines()[-1]
-    assert line.endswith("(from character 2,000,001 on) is …'ail mail mail mail ' in a, …'ail mail mail mail b' in b")
+    assert line.endswith("(from character 2,000,001) is …'ail mail mail mail ' in a, …'ail mail mail mail b' in b")
     line = str(compare_bundles(of_run(goal=text), of_run(goal="snail"))).splitlines()[-1]
     assert line == f"  run r1: goal is '{text[:79]} '… in a, 'snail' in b"
 
@@ -389,7 +389,7 @@ def test_long_texts_are_shown_where_they_part_and_kept_whole() -> None:
 @pytest.mark.parametrize(("a", "b", "character"), [("the  end", "the end", 5), ("\u00e9", "e\u0301", 1)])
 def test_where_texts_part_that_may_look_alike(a: str, b: str, character: int) -> None:
     line = str(compare_bundles(of_run(goal=a), of_run(goal=b))).splitlines()[-1]
-    assert line.startswith(f"  run r1: goal (from character {character} on) is ")
+    assert line.startswith(f"  run r1: goal (from character {character}) is ")
 
 
 def test_hostile_text_is_inert() -> None:

@@ -101,7 +101,7 @@ def test_a_file_that_shrinks_is_an_error_and_no_endless_loop(hundred: int, tmp_p
     os.truncate(tmp_path / "hundred", left)
     for read in (file_slice.read, lambda: hashlib.file_digest(file_slice, "sha256")):
         file_slice.seek(0)
-        with pytest.raises(OSError, match="the file became shorter while it was read"):
+        with pytest.raises(OSError, match="the file was truncated while being read"):
             read()
 
 
@@ -159,15 +159,15 @@ def _socket(path: Path) -> None:
 
 A, B = "data/a", "data/b"
 MISSING = [f"missing: {name}: expected a file; found nothing" for name in (A, B)]
-LINKED = "linked: data/a: expected a file with one name; found a file with 2 names (hard links)"
+LINKED = "linked: data/a: expected a file with one name; found a file with 2 hard links"
 TREES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     "gone": (lambda bag: (bag / A).unlink(), MISSING[:1]),
-    "added": (lambda bag: (bag / "data/c").touch(), ["unexpected: data/c: expected nothing of that name; found a file"]),
+    "added": (lambda bag: (bag / "data/c").touch(), ["unexpected: data/c: expected no file of that name; found a file"]),
     "a socket added": (
-        lambda bag: _socket(bag / "s"), ["unexpected: s: expected nothing of that name; found a special file"],
+        lambda bag: _socket(bag / "s"), ["unexpected: s: expected no file of that name; found a special file"],
     ),
     "a directory added": (
-        lambda bag: (bag / "data/d").mkdir(), ["unexpected: data/d: expected nothing of that name; found a directory"],
+        lambda bag: (bag / "data/d").mkdir(), ["unexpected: data/d: expected no file of that name; found a directory"],
     ),
     "a pipe": (_instead(A, os.mkfifo), ["not-a-file: data/a: expected a regular file; found a pipe"]),
     "a socket": (_instead(A, _socket), ["not-a-file: data/a: expected a regular file; found a special file"]),
@@ -185,19 +185,19 @@ TREES: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     ),
     "data a link": (
         _move_data("../kept", link=True),
-        ["unexpected: data: expected data, spelled exactly so; found a symbolic link", *MISSING],
+        ["unexpected: data: expected data, spelled exactly like that; found a symbolic link", *MISSING],
     ),
     "another case": (
         lambda bag: (bag / A).rename(bag / "data/A"),
-        ["unexpected: data/A: expected data/a, spelled exactly so; found a file", MISSING[0]],
+        ["unexpected: data/A: expected data/a, spelled exactly like that; found a file", MISSING[0]],
     ),
     "another form": (
         lambda bag: (bag / "data/ａ").touch(),
-        ["unexpected: data/ａ: expected data/a, spelled exactly so; found a file"],
+        ["unexpected: data/ａ: expected data/a, spelled exactly like that; found a file"],
     ),
     "another case of the directory": (
         _move_data("Data"),
-        ["unexpected: Data: expected data, spelled exactly so; found a directory", *MISSING],
+        ["unexpected: Data: expected data, spelled exactly like that; found a directory", *MISSING],
     ),
     "empty": (
         _empty,
@@ -221,7 +221,7 @@ def test_where_directories_cannot_be_held_open_the_same_is_found(bag: Path, monk
     monkeypatch.delattr(os, "preadv")
     assert opened(bag) == (CONTENTS, [])
     (bag / "data/A").touch()
-    assert opened(bag)[1] == ["unexpected: data/A: expected data/a, spelled exactly so; found a file"]
+    assert opened(bag)[1] == ["unexpected: data/A: expected data/a, spelled exactly like that; found a file"]
     os.truncate(bag / "data/a", 0)
     os.link(bag / "data/a", bag.parent / "second")
     assert opened(bag)[1][1:] == [LINKED]

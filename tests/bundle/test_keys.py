@@ -355,7 +355,7 @@ def test_a_key_is_never_overwritten(
     occupy(tmp_path / occupied)
     with pytest.raises(ConfigError) as caught:
         write_key_pair(tmp_path / "k")
-    assert str(caught.value) == f"{tmp_path / occupied} exists; it was not touched. Choose another name"
+    assert str(caught.value) == f"{tmp_path / occupied} already exists and was left unchanged. Choose another name"
     assert os.listdir(tmp_path) == [occupied]
     assert untouched(tmp_path / occupied)
 

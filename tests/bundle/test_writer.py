@@ -150,7 +150,10 @@ def test_nothing_that_exists_is_touched(tmp_path: Path, bag: Path) -> None:
     for name in ("file", "empty", "dangling", "bundle"):
         with pytest.raises(BundleExists) as caught:
             write_bundle(a_bundle(), tmp_path / name)
-        assert str(caught.value) == f"{tmp_path / name} exists; it was not touched. Remove it or choose another name"
+        assert (
+            str(caught.value)
+            == f"{tmp_path / name} already exists and was left unchanged. Remove it or choose another name"
+        )
         assert isinstance(caught.value, FileExistsError)
     assert {path: path.lstat().st_mtime_ns for path in sorted(tmp_path.rglob("*"))} == before
 
@@ -160,7 +163,11 @@ def test_what_cannot_be_written(tmp_path: Path) -> None:
     cases: list[tuple[Any, Any, str]] = [
         (a_bundle(), tmp_path / "no" / "b", f"{tmp_path}/no is not a directory; create it first"),
         (a_bundle(), tmp_path / ("x" * 300) / "b", "… is not a directory; create it first"),
-        (a_bundle(), f"{tmp_path}/a\0b", f"the path {tmp_path}/a�b contains a NUL character, which file names cannot"),
+        (
+            a_bundle(),
+            f"{tmp_path}/a\0b",
+            f"the path {tmp_path}/a�b contains a NUL character, which file names cannot contain",
+        ),
         (empty, tmp_path / "b", "the bundle has no incident, run or trace; there is nothing to save"),
         ("bundle", tmp_path / "b", "expected an ExportBundle; found str"),
     ]

@@ -23,6 +23,7 @@ from tests.dataset.handmade import (
     HandmadeDataset,
     exported,
 )
+from tests.records.columns import STORED_COLUMNS, shown
 
 
 def test_what_a_dataset_says_of_itself(tmp_path: Path) -> None:
@@ -65,8 +66,8 @@ def test_what_is_not_a_dataset(tmp_path: Path) -> None:
         open_dataset(tmp_path / "file")
     expected = r"; expected a directory, file:///directory, s3://bucket/prefix"
     for place, fault in (
-        ("http://host/x", "a dataset must create a file only if it does not exist, which http:// does not support"),
-        ("memory://x", "a dataset must create a file only if it does not exist, which memory:// does not support"),
+        ("http://host/x", "a dataset needs a store that can create a file only if it is absent; http:// cannot"),
+        ("memory://x", "a dataset needs a store that can create a file only if it is absent; memory:// cannot"),
         ("", "the destination is ''"),
     ):
         with pytest.raises(ConfigError, match=fault + expected):
@@ -77,7 +78,8 @@ def test_what_is_not_a_dataset(tmp_path: Path) -> None:
 def test_a_dataset_without_windows(handmade: HandmadeDataset) -> None:
     dataset = open_dataset(handmade.place)
     assert dataset.sql("select count(*), min(day) from ledger").fetchall() == [(0, None)]
-    assert [dataset.to_arrow(table).schema for table in dataset.tables] == [dataset.schema(t) for t in dataset.tables]
+    for schema_of in (dataset.schema, lambda table: dataset.to_arrow(table).schema):
+        assert {table: shown(schema_of(table)) for table in dataset.tables} == STORED_COLUMNS
     assert (dataset.time_range, dataset.tenants, dataset.files("runs")) == (None, (), [])
     assert "time: none" in dataset._repr_html_()
     assert dataset.verify().ok

@@ -85,7 +85,7 @@ def test_a_report_counts_one_and_many() -> None:
         "  windows: 1 committed, 0 skipped (settled before), 0 unchanged",
         "  provisional: 2 windows with 1,000 open runs, read again by the next export",
         "  undated: 3 runs without a start, under day=__undated__",
-        "  retries: 2; the last because a lost connection",
+        "  retries: 2; the last one because of: a lost connection",
     ]
 
 

@@ -85,7 +85,7 @@ def test_a_violation_known_only_by_its_time_is_marked_there() -> None:
     assert line.get_xdata()[0] == pytest.approx(date2num(when))  # type: ignore[index]
     assert "violation (its step is not recorded)" in texts(ax)
     away = timeline(bundle(FIVE, violation_timestamp=NOON + dt.timedelta(days=3)))
-    assert "violation: not in the time of these steps" in texts(away)
+    assert "violation: outside the time range of these steps" in texts(away)
 
 
 def test_no_violation_no_mark() -> None:

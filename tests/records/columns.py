@@ -53,6 +53,10 @@ EXTRA_COLUMNS = {
         "cost_source: string",
     ],
 }
+STORED_COLUMNS = COLUMNS | {
+    "trace_steps": ["tenant_id: string not null", "trace_id: string not null", *COLUMNS["trace_steps"]]
+}
+"""Those of a table or file: a step says whose it is, which a bundle says once."""
 
 
 def shown(schema: pa.Schema) -> list[str]:

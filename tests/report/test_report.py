@@ -79,7 +79,7 @@ def test_a_report_is_one_page_that_needs_nothing_else(sample_report: Page) -> No
 
 
 def test_it_shows_what_was_found_and_not_the_code(sample_report: Page) -> None:
-    assert "repeats earlier calls 190 times" in sample_report.text
+    assert "repeated earlier calls of llm_call 190 times" in sample_report.text
     assert "get_export_bundle" not in sample_report.text
     assert "papermill" not in sample_report.text
     assert "<td data-number>982.50" in sample_report.text

@@ -25,6 +25,7 @@ from exporttools.sample import load_sample, sample_block, sample_blocks, sample_
 from exporttools.sample.blocks import STEP_EXTRA
 from exporttools.sample.fleet import AGENTS, FIRST_DAY, MODELS
 from tests.databases import stored, writable
+from tests.records.columns import STORED_COLUMNS, shown
 
 DATA = Path(__file__).parents[2] / "data"
 
@@ -126,10 +127,10 @@ def test_rows_come_in_key_order_across_blocks() -> None:
     [
         (
             {"runs": 49},
-            r"runs is 49; expected a whole number from 50 \(to have room for the planted incidents\) to 3000000",
+            r"runs is 49; expected an integer from 50 \(to have room for the planted incidents\) to 3,000,000",
         ),
         ({"runs": 3_000_001}, "runs is 3000001; expected"),
-        ({"seed": -1}, "seed is -1; expected a whole number from 0 to 4294967295"),
+        ({"seed": -1}, "seed is -1; expected an integer from 0 to 4,294,967,295"),
     ],
 )
 def test_numbers_out_of_range_are_refused(arguments: dict[str, int], message: str) -> None:
@@ -140,9 +141,9 @@ def test_numbers_out_of_range_are_refused(arguments: dict[str, int], message: st
 @pytest.mark.parametrize(
     ("block", "runs", "message"),
     [
-        (-1, 300, "block is -1; expected a whole number from 0 to 9999"),
-        (10_000, 300, "block is 10000; expected a whole number from 0 to 9999"),
-        (0, 301, "runs is 301; expected a whole number from 50 to 300"),
+        (-1, 300, "block is -1; expected an integer from 0 to 9,999"),
+        (10_000, 300, "block is 10000; expected an integer from 0 to 9,999"),
+        (0, 301, "runs is 301; expected an integer from 50 to 300"),
     ],
 )
 def test_blocks_out_of_range_are_refused(block: int, runs: int, message: str) -> None:
@@ -157,13 +158,11 @@ def test_the_schema_is_the_records_own_and_holds(block: Block) -> None:
     for table, record_type in RECORD_TYPES.items():
         rows = block.tables[table]
         columns = record_type.stored_columns(STEP_EXTRA if table == "trace_steps" else ())
-        assert rows.column_names == [column.name for column in columns]
-        assert [(field.type, field.nullable) for field in rows.schema] == [
-            (ARROW_TYPES[column.type], column.nullable) for column in columns
-        ]
+        extra = ["name: string", "model: string", "error: string"] if table == "trace_steps" else []
+        assert shown(rows.schema) == STORED_COLUMNS[table] + extra
         assert [field.metadata[b"doc"].decode() for field in rows.schema] == [column.doc for column in columns]
         require_valid(rows, columns, origin=Origin(table), key=record_type.key)
-    assert [column.name for column in STEP_EXTRA] == ["name", "model", "error"]
+    assert len(block.tables) == len(RECORD_TYPES) == 4
 
 
 def test_every_reference_is_to_a_row_of_the_same_tenant(block: Block) -> None:
@@ -443,7 +442,7 @@ def test_the_documented_prices_and_agents_are_the_fleet_s(readme: str) -> None:
     assert [row[:3] for row in agents] == [[f"`{a.name}`", f"`{a.model}`", f"`{a.planner}`"] for a in AGENTS]
     assert [row[3] for row in agents] == [", ".join(f"`{tool.name}`" for tool in agent.tools) for agent in AGENTS]
     prices = table_after("retrievals use `wren-embed`.", world)
-    expected = [[f"`{m.name}`", str(m.input_cents_per_million), str(m.output_cents_per_million)] for m in MODELS]
+    expected = [[f"`{m.name}`", f"{m.input_cents_per_million:,}", f"{m.output_cents_per_million:,}"] for m in MODELS]
     assert prices == expected
 
 
