@@ -103,7 +103,6 @@ class WindowSnapshot:
     def __init__(self, reader: ScopedReader, connection: Connection, bulk: BulkSession | None) -> None:
         self._reader, self._connection, self._bulk = reader, connection, bulk
         self._sources = reader.bound(connection).sources
-        reader.require_unique_keys(connection, list(self._sources.values()), reader.tenant_id)
 
     @property
     def layout(self) -> str:
