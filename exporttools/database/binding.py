@@ -27,6 +27,25 @@ _NAMES_SHOWN = 60
 """How many names of tables or columns a message lists."""
 
 
+@dataclass(frozen=True, slots=True)
+class Unowned:
+    """The rows of a source whose tenant is NULL, and which its layout's default tenant owns.
+
+    Attributes
+    ----------
+    tenant : str
+        The default tenant.
+    condition : ColumnElement
+        That a row is one of them.
+    stored : StoredColumn
+        The tenant as it is stored.
+    """
+
+    tenant: str
+    condition: ColumnElement[bool]
+    stored: StoredColumn
+
+
 @dataclass(frozen=True)
 class BoundSource:
     """One record's source in a live database: the tables and expressions to select.
@@ -44,6 +63,10 @@ class BoundSource:
         The joined tables' names, for messages.
     has_unique_keys : bool
         Whether the database's own unique indexes forbid two rows of one tenant with one key.
+    tenant_table : str
+        The table that says whose a row is: the record's own or a joined one.
+    unowned : Unowned or None
+        The rows that the layout gives to its default tenant; None if the database allows no such rows.
     """
 
     record_type: RecordType
@@ -52,6 +75,8 @@ class BoundSource:
     started_at: ColumnElement[Any] | None
     joined: tuple[str, ...]
     has_unique_keys: bool
+    tenant_table: str
+    unowned: Unowned | None
     _stored: Mapping[str, StoredColumn]
     _from: FromClause
     _where: tuple[ColumnElement[bool], ...]
@@ -68,7 +93,11 @@ class BoundSource:
 
     def among(self, name: str, values: Collection[str]) -> ColumnElement[bool]:
         """The condition that a column of text has one of the values: by bytes, and by the index that the column has."""
-        return self._stored[name].among(values)
+        if name != "tenant_id" or self.unowned is None:
+            return self._stored[name].among(values)
+        # By the column as it is stored, whose index does not serve what is read in its place.
+        owned = self.unowned.stored.among(values)
+        return sa.or_(owned, self.unowned.condition) if self.unowned.tenant in values else owned
 
     def same(self, other: BoundSource, *names: str) -> ColumnElement[bool]:
         """The condition that a row of another source has the same values in columns of text."""
@@ -153,6 +182,7 @@ class BoundLayout:
 
     name: str
     sources: Mapping[str, BoundSource]
+    default_tenant: str | None
 
 
 def bind(database: Database, connection: Connection, layout: Layout | str, tables: Collection[str]) -> BoundLayout:
@@ -188,7 +218,7 @@ def bind(database: Database, connection: Connection, layout: Layout | str, table
                 sources = {
                     name: _Binding(candidate, RECORD_TYPES[name], found, database.dialect).bound() for name in tables
                 }
-                return BoundLayout(candidate.name, sources)
+                return BoundLayout(candidate.name, sources, candidate.default_tenant)
             except SchemaMismatch as fault:
                 faults.append(str(fault))
         raise SchemaMismatch(f"{database.label}: {'; '.join(faults)}. Tables found: {_listed(found.names()) or 'none'}")
@@ -220,11 +250,23 @@ class _Binding:
             element = self._element(condition, f"a condition on {record_type.table} needs")
             if element is not None and condition.convert is not None:
                 where.append(condition.convert(element))
-        joined = tuple(join.table for join in source.joins)
+        unowned = self._unowned(stored["tenant_id"])
+        if unowned is not None:
+            stored["tenant_id"] = self._owned(unowned)
         bound = BoundSource(
-            record_type, source.table, tuple(columns), None, joined, self._has_unique_keys(), stored, from_, tuple(where),
-            self._dialect,
-        )  # fmt: skip
+            record_type=record_type,
+            table=source.table,
+            columns=tuple(columns),
+            started_at=None,
+            joined=tuple(join.table for join in source.joins),
+            has_unique_keys=self._has_unique_keys(),
+            tenant_table=self._place("tenant_id").table or source.table,
+            unowned=unowned,
+            _stored=stored,
+            _from=from_,
+            _where=tuple(where),
+            _dialect=self._dialect,
+        )
         if source.started_at is None:
             return bound
         started = self._read(Column("started_at", "timestamp", True, ""), _field(source.started_at))
@@ -240,7 +282,7 @@ class _Binding:
             other = self._table(join.table, "joins {} with a table")
             use = f"the join of {join.table!r} to {source.table!r} needs"
             on = [
-                self._key(Field(theirs, join.table), use).equals(self._key(Field(ours), use))
+                self._key(Field(theirs, join.table), ours, use).equals(self._key(Field(ours), ours, use))
                 for theirs, ours in join.on.items()
             ]
             from_ = from_.outerjoin(other, sa.and_(*on))
@@ -256,12 +298,45 @@ class _Binding:
         self._tables[table], self._aliases[table] = found, found.alias()
         return self._aliases[table]
 
-    def _key(self, spot: Field, use: str) -> StoredColumn:
-        """A column of a join, which compares as text where the two are of different types."""
+    def _key(self, spot: Field, ours: str, use: str) -> StoredColumn:
+        """A column of a join, which compares as text where the two are of different types; NULL is the default tenant."""
         element = self._element(spot, use)
         if element is None:
             raise self._missing(spot, use)
-        return StoredColumn(element, _as_text(element, self._dialect), self._live_column(spot).folds, self._dialect)
+        key = StoredColumn(element, _as_text(element, self._dialect), self._live_column(spot).folds, self._dialect)
+        return self._with_default(key) if self._defaults(spot, ours) else key
+
+    def _defaults(self, spot: Field, ours: str) -> bool:
+        """Whether a column joined with one of the source's is a tenant that may be NULL, and NULL has an owner."""
+        tenant = self._place("tenant_id")
+        is_tenant = ours == tenant.column and tenant.table in (None, self._source.table) and tenant.convert is None
+        return self._layout.default_tenant is not None and is_tenant and self._live_column(spot).nullable
+
+    def _with_default(self, tenant: StoredColumn) -> StoredColumn:
+        read = sa.func.coalesce(tenant.read, sa.literal(self._layout.default_tenant, sa.Text()), type_=sa.Text())
+        return replace(tenant, stored=read, read=read)
+
+    def _place(self, name: str) -> Field:
+        """Where a column is stored; a Constant is in no table."""
+        place = self._source.columns.get(name, name)
+        return Field("", convert=lambda _: sa.null()) if isinstance(place, Constant) else _field(place)
+
+    def _unowned(self, stored: StoredColumn) -> Unowned | None:
+        """The rows without a tenant that the layout gives to its default tenant, where the database allows any."""
+        spot = self._place("tenant_id")
+        if self._layout.default_tenant is None or not spot.column:
+            return None
+        if spot.convert is None and not self._live_column(spot).nullable:
+            return None
+        missing: ColumnElement[bool] = stored.stored.is_(None)
+        for join in self._source.joins:
+            if join.table == spot.table:  # a row that matches no owner has none, whatever the layout's default
+                missing = sa.and_(missing, self._aliases[join.table].c[next(iter(join.on))].is_not(None))
+        return Unowned(self._layout.default_tenant, missing, stored)
+
+    def _owned(self, unowned: Unowned) -> StoredColumn:
+        read = sa.case((unowned.condition, sa.literal(unowned.tenant, sa.Text())), else_=unowned.stored.read)
+        return replace(unowned.stored, stored=read, read=read)
 
     def _column(self, column: Column) -> StoredColumn | None:
         """What a record's column is read from; None for an extra column that the database does not have."""
@@ -317,13 +392,12 @@ class _Binding:
 
     def _has_unique_keys(self) -> bool:
         """Whether unique indexes say that no two rows have one key, and that each join matches at most one row."""
-        places = [
-            _field(place)
-            for name in _key_names(self._record_type)
-            if not isinstance(place := self._source.columns.get(name, name), Constant)
-        ]
+        places = [self._place(name) for name in _key_names(self._record_type)]
         own = {spot.column for spot in places if spot.table in (None, self._source.table) and spot.convert is None}
-        keys = {self._source.table: own} | {join.table: set(join.on) for join in self._source.joins}
+        keys = {self._source.table: {name for name in own if not self._defaults(Field(name), name)}}
+        for join in self._source.joins:
+            on = join.on.items()
+            keys[join.table] = {theirs for theirs, ours in on if not self._defaults(Field(theirs, join.table), ours)}
         return all(any(unique <= key for unique in self._tables[table].unique) for table, key in keys.items())
 
 

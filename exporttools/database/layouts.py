@@ -107,6 +107,9 @@ class Layout:
     name : str
         The layout's name in messages, reprs and bundles.
     incidents, runs, traces, trace_steps : Source
+    default_tenant : str, optional
+        The tenant whose rows have NULL as their tenant. By default such rows are nobody's, and a read of all tenants
+        raises InconsistentData.
 
     Raises
     ------
@@ -128,6 +131,7 @@ class Layout:
     runs: Source
     traces: Source
     trace_steps: Source
+    default_tenant: str | None = None
 
     def __post_init__(self) -> None:
         for record_type in RECORD_TYPES.values():
@@ -207,6 +211,7 @@ AOS = Layout(
             Column("retry_count", "int64", True, "how often the step was tried again"),
         ),
     ),
+    default_tenant="default",
 )
 """The agent platform's own tables: ``incidents``, ``runs``, ``aos_traces``, ``aos_trace_steps``."""
 

@@ -21,6 +21,7 @@ from exporttools.database.layouts import Layout
 from exporttools.database.opening import Database
 from exporttools.database.readers import read_table
 from exporttools.errors import ConfigError, InconsistentData, TenantMismatch
+from exporttools.records.schema import RECORD_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
 from exporttools.records.validity import Origin
 from exporttools.text.inert import one_line
@@ -67,14 +68,19 @@ class ScopedReader:
         self._bound: BoundLayout | None = None
         self._plain_order = False
         self._unique: set[tuple[str, str | None]] = set()  # the tables and tenants whose keys were counted
+        self._unowned: dict[str, int] = {}  # how many rows without a tenant each table has, once they are counted
         self._lock = threading.Lock()
 
     @property
     def description(self) -> str:
-        """Database, layout and tenant, for reprs; no password."""
+        """Database, layout, tenant, and the rows of the default tenant once they are counted, for reprs; no password."""
         layout = self._bound.name if self._bound else getattr(self.layout, "name", self.layout)
         scope = "all tenants" if self.tenant_id is None else f"tenant {one_line(self.tenant_id, 60)!r}"
-        return f"{self.database.label} · layout {layout} · {scope}"
+        owner = self._bound.default_tenant if self._bound else None
+        counts = [(self._unowned.get(table, 0), record_type) for table, record_type in RECORD_TYPES.items()]
+        unowned = ", ".join(f"{n:,} {kind.noun if n == 1 else kind.plural}" for n, kind in counts if n)
+        owned = f" · {unowned} without a tenant read as tenant {one_line(repr(owner), 60)}" if unowned else ""
+        return f"{self.database.label} · layout {layout} · {scope}{owned}"
 
     def bound(self, connection: Connection) -> BoundLayout:
         """The layout as matched with the database; matched once."""
@@ -153,6 +159,8 @@ class ScopedReader:
         """
         for source in sources:
             table = source.record_type.table
+            if not where:
+                self._count_unowned(connection, source, tenant)
             if source.has_unique_keys or {(table, None), (table, tenant)} & self._unique:
                 continue
             own = [] if tenant is None else self.is_tenant(source, tenant)
@@ -174,6 +182,50 @@ class ScopedReader:
                 )
             if not where:
                 self._unique.add((table, tenant))
+
+    def unowned_rows(self, connection: Connection, tenant: str | None) -> dict[str, int]:
+        """Count the rows without a tenant, which are read as the layout's default tenant's.
+
+        Parameters
+        ----------
+        tenant : str or None
+            The tenant whose rows are read, or None for all.
+
+        Returns
+        -------
+        dict of str to int
+            By native table name; tables that have no such rows are left out. Empty where another tenant's rows are read.
+        """
+        counts = {
+            name: self._count_unowned(connection, source, tenant)
+            for name, source in self.bound(connection).sources.items()
+        }
+        return {name: count for name, count in counts.items() if count}
+
+    def _count_unowned(self, connection: Connection, source: BoundSource, tenant: str | None) -> int:
+        """Counted once for all: the description says it."""
+        table, unowned = source.record_type.table, source.unowned
+        if unowned is None or tenant not in (None, unowned.tenant):
+            return 0
+        if table not in self._unowned:
+            self._unowned[table] = self._count(connection, source, unowned.condition)
+        return self._unowned[table]
+
+    def _count(self, connection: Connection, source: BoundSource, condition: ColumnElement[bool]) -> int:
+        with self.database.translated_errors():
+            counted = source.select([]).add_columns(sa.func.count()).where(condition)
+            return int(connection.execute(counted).scalar_one())
+
+    def require_owners(self, connection: Connection, rows: pa.Table | pa.RecordBatch, source: BoundSource) -> None:
+        """Require that every row has a tenant.
+
+        Raises
+        ------
+        InconsistentData
+            Says how many rows of the source have none.
+        """
+        if "tenant_id" in rows.schema.names and rows["tenant_id"].null_count:
+            raise without_tenant(source, self._count(connection, source, source["tenant_id"].is_(None)))
 
     def rows(
         self,
@@ -219,6 +271,7 @@ class ScopedReader:
             with self.database.translated_errors():
                 counted = statement.with_only_columns(sa.func.count(), maintain_column_froms=True)
                 total = int(connection.execute(counted).scalar_one())
+        self.require_owners(connection, table, source)
         _require_tenant(table, tenant, source)
         return SnapshotTable(snapshot_type, table, total=total, origin=origin)
 
@@ -252,6 +305,25 @@ def _repeated(source: BoundSource, tenant: object, key: str) -> InconsistentData
         f"{source.table}: {key} is in several rows of tenant {one_line(repr(tenant))}; expected each key{joins}. Sums would "
         f"count it several times: remove the repeated rows, or name a table or view without them in a layout",
         table=source.table, key=key, column=source.record_type.key[-1],
+    )  # fmt: skip
+
+
+def without_tenant(source: BoundSource, count: int) -> InconsistentData:
+    """Return the error that rows of a source have NULL as their tenant."""
+    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    if source.tenant_table == source.table:
+        remedy = (
+            "Name a tenant to leave them out, or say in a layout whose they are: "
+            "dataclasses.replace(layout, default_tenant='...')"
+        )
+    else:
+        remedy = (
+            f"It is read from {source.tenant_table!r}, which has no matching row, or NULL in it. "
+            f"Name a tenant to leave them out"
+        )
+    return InconsistentData(
+        f"{source.table}: {rows} tenant_id = NULL; expected a string, never NULL. {remedy}",
+        table=source.table, column="tenant_id",
     )  # fmt: skip
 
 

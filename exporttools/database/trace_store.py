@@ -318,6 +318,7 @@ class SqlTraceStore:
             schema = pa.schema([column.arrow_field for column in columns])
             yield schema
             for batch in batches:
+                self.reader.require_owners(connection, batch, steps)
                 require_valid(batch, columns, origin=origin, key=key)
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
 

@@ -19,7 +19,7 @@ from sqlalchemy.sql import ColumnElement
 
 from exporttools.database.binding import BoundSource
 from exporttools.database.readers import BulkReader, BulkSession, stream_rows
-from exporttools.database.scoped_reader import ScopedReader
+from exporttools.database.scoped_reader import ScopedReader, without_tenant
 from exporttools.errors import TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
 from exporttools.records.validity import Origin
@@ -205,8 +205,10 @@ class WindowSnapshot:
         )
         found = {}
         for found_name, count, more in self._rows(statement):
+            if found_name is None:
+                raise without_tenant(source, int(count))
             if not isinstance(found_name, str):
-                shown = "NULL" if found_name is None else one_line(repr(found_name))
+                shown = one_line(repr(found_name))
                 raise Origin(source.table).fault(f"({count:,} of them)", "tenant_id", shown, "a string, never NULL")
             found[found_name] = (int(count), int(more or 0))
         return found

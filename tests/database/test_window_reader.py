@@ -89,7 +89,7 @@ def test_a_tenants_day_has_its_rows_in_key_order(fresh_url: str) -> None:
 
 def test_a_row_without_a_tenant_is_named(fresh_url: str) -> None:
     store = ExportBundleStore(create_native(fresh_url, one_of_each(runs=[run(tenant_id=None)])))
-    message = r"^runs: row \(1 of them\) has tenant_id = NULL; expected a string, never NULL"
+    message = r"^runs: 1 row has tenant_id = NULL; expected a string, never NULL\. Name a tenant to leave them out, or say in a layout"
     with store.window_snapshot() as snapshot, pytest.raises(InconsistentData, match=message):
         snapshot.tenant_days(None, MIDNIGHT, MIDNIGHT + DAY)
 
