@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
+from exporttools.database.forks import Opener, leave_to_parent, renew_after_fork
 from exporttools.database.opening import Database
 from exporttools.errors import InconsistentData
 from exporttools.records.schema import ARROW_TYPES, Column
@@ -96,14 +97,19 @@ def stream_rows(
         # The driver's own rows, unless SQLAlchemy has buffered the first of them: unpacking SQLAlchemy's rows costs as
         # much as reading them.
         cursor: Any = result if held else result.cursor
+        opener = Opener()
         try:
             while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 values = list(zip(*rows, strict=True))
                 where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
                 arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                opener.require_this_process(database.label)
         finally:
-            result.close()
+            if opener.is_this_process:
+                result.close()
+            else:
+                leave_to_parent(result)
 
 
 def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
@@ -196,6 +202,7 @@ class BulkReader:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._idle)
+        renew_after_fork(self, BulkReader._renew)
 
     @contextmanager
     def session(self, connection: Connection) -> Iterator[BulkSession | None]:
@@ -215,6 +222,7 @@ class BulkReader:
             yield None
             return
         session = BulkSession(self._database, joined, connection)
+        opener = Opener()
         keep = False
         try:
             timeout = self._database.statement_timeout
@@ -227,7 +235,10 @@ class BulkReader:
                     _run(joined, "ROLLBACK")
                 keep = True
         finally:
-            self._release(joined, keep=keep)
+            if opener.is_this_process:
+                self._release(joined, keep=keep)
+            else:
+                leave_to_parent(joined)
 
     def read_table(self, connection: Connection, statement: Select[Any], columns: Sequence[Column]) -> pa.Table | None:
         """Read all rows of a SELECT in the snapshot of the connection's transaction, or return None like :meth:`session`."""
@@ -235,6 +246,12 @@ class BulkReader:
             if session is None:
                 return None
             return pa.Table.from_batches(session.batches(statement, columns), schema=nullable_schema(columns))
+
+    def _renew(self) -> None:
+        """In a child process: leave the kept connection to the parent, which closing it would disconnect."""
+        leave_to_parent([*self._idle])
+        self._idle.clear()
+        self._lock = threading.Lock()
 
     def _joined(self, driver: Any, snapshot: str) -> Any | None:
         """A connection in the exported snapshot, or None."""
@@ -291,7 +308,8 @@ class BulkSession:
         """The rows of a SELECT of `columns`; closing the iterator early gives up the connection."""
         schema = nullable_schema(columns)
         self.idle = False
-        with self._database.translated_errors(), self._joined.cursor() as cursor:
+        opener = Opener()
+        with self._database.translated_errors(), _cursor(self._joined, opener) as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
             cursor.execute(_literal_sql(statement, self._connection))
             # Not fetch_record_batch(), whose reader loses ADBC's errors with their SQLSTATE (arrow-adbc issue 1523).
@@ -301,7 +319,20 @@ class BulkSession:
                     if batch.schema.types != schema.types
                     else batch.from_arrays(batch.columns, schema=schema)
                 )
+                opener.require_this_process(self._database.label)
         self.idle = True
+
+
+@contextmanager
+def _cursor(joined: Any, opener: Opener) -> Iterator[Any]:
+    cursor = joined.cursor()
+    try:
+        yield cursor
+    finally:
+        if opener.is_this_process:
+            cursor.close()
+        else:
+            leave_to_parent(cursor)
 
 
 def _close_all(connections: list[Any]) -> None:
