@@ -11,7 +11,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -29,6 +29,7 @@ from exporttools.connections.urls import (
     safe_label,
     secrets_of,
 )
+from exporttools.database.forks import Opener, close_before_fork, leave_to_parent, renew_after_fork, sqlite_read
 from exporttools.errors import ConfigError, ConnectionFailed, StoreError
 from exporttools.times import epoch_us, parse_utc
 
@@ -44,7 +45,7 @@ class Database:
     ----------
     database : str, path, URL or Engine
         See :data:`exporttools.connections.urls.DatabaseLike`. An Engine's own pool and settings are used and left as
-        they are.
+        they are; only in a child process, after a fork, its pool is replaced by ``engine.dispose(close=False)``.
     statement_timeout : float, optional
         Seconds that one statement may run; by default the server's own limit.
     label : str, optional
@@ -79,9 +80,13 @@ class Database:
         else:
             self._url = parse_url(database)
             self.engine = _engine(self._url)
-            weakref.finalize(self, self.engine.dispose)
+            weakref.finalize(self, _dispose, self.engine, Opener())
+        self._owns_engine = not isinstance(database, Engine)
         self.label = label or safe_label(self._url)
         self._local = threading.local()
+        renew_after_fork(self, Database._renew)
+        if self._owns_engine and self.dialect == "sqlite":
+            close_before_fork(self, lambda database: database.engine.dispose())
 
     def __repr__(self) -> str:
         return f"<Database {self.label}>"
@@ -109,36 +114,44 @@ class Database:
         ConnectionFailed
             The database cannot be reached or refuses the connection.
         """
-        pinned: Connection | None = getattr(self._local, "pinned", None)
+        pinned: tuple[Connection, Opener] | None = getattr(self._local, "pinned", None)
         if pinned is not None:
-            yield pinned
+            connection, opener = pinned
+            opener.require_this_process(self.label)
+            yield connection
             return
-        with self.translated_errors():
-            connection = self._connect()
-        try:
+        with sqlite_read(self.label) if self.dialect == "sqlite" else nullcontext():
+            opener = Opener()
             with self.translated_errors():
-                restore = self._begin(connection)
+                connection = self._connect()
             try:
-                yield connection
-            finally:
                 with self.translated_errors():
-                    connection.rollback()
-                    restore()
-        finally:
-            connection.close()
+                    restore = self._begin(connection)
+                try:
+                    yield connection
+                finally:
+                    if opener.is_this_process:
+                        with self.translated_errors():
+                            connection.rollback()
+                            restore()
+            finally:
+                if opener.is_this_process:
+                    connection.close()
+                else:
+                    leave_to_parent(connection)
 
     @contextmanager
     def snapshot(self) -> Iterator[Connection]:
         """One point in time: every :meth:`transaction` of this thread inside the block reads at it."""
         with self.transaction() as connection:
-            if getattr(self._local, "pinned", None) is connection:
+            if getattr(self._local, "pinned", None) is not None:
                 yield connection
                 return
             # Both databases take their snapshot at a transaction's first read, not at BEGIN.
             first_read = "SELECT count(*) FROM sqlite_schema" if self.dialect == "sqlite" else "SELECT 1"
             with self.translated_errors():
                 connection.execute(text(first_read))
-            self._local.pinned = connection
+            self._local.pinned = connection, Opener()
             try:
                 yield connection
             finally:
@@ -176,6 +189,17 @@ class Database:
                 ).scalar_one()
             )
 
+    def _renew(self) -> None:
+        """In a child process: leave the parent's connections to it. A pinned one stays, and refuses to be used."""
+        leave_to_parent(self.engine.pool)
+        if self._owns_engine:
+            leave_to_parent(self.engine)
+            self.engine = _engine(self._url)  # a lock of the old one may have been held by a thread that is not here
+            weakref.finalize(self, _dispose, self.engine, Opener())
+        elif self.dialect != "sqlite" or self._url.database not in (None, "", ":memory:"):
+            # As SQLAlchemy asks for. A database in memory was copied with the process: it is the child's own.
+            self.engine.dispose(close=False)
+
     def _connect(self) -> Connection:
         if self.dialect == "sqlite":
             _require_file(self._url, self.label)
@@ -194,6 +218,11 @@ class Database:
             # SET LOCAL ends with the transaction: behind a pooler, a plain SET would leak to another client.
             connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(self.statement_timeout * 1000))}"))
         return lambda: None
+
+
+def _dispose(engine: Engine, opener: Opener) -> None:
+    if opener.is_this_process:
+        engine.dispose()
 
 
 def _engine(url: URL) -> Engine:

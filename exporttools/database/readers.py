@@ -20,6 +20,7 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
+from exporttools.database.forks import Opener, leave_to_parent, renew_after_fork
 from exporttools.database.opening import Database
 from exporttools.database.session_equality import SessionsDiffer, custom_settings, make_equal
 from exporttools.errors import InconsistentData
@@ -97,14 +98,19 @@ def stream_rows(
         # The driver's own rows, unless SQLAlchemy has buffered the first of them: unpacking SQLAlchemy's rows costs as
         # much as reading them.
         cursor: Any = result if held else result.cursor
+        opener = Opener()
         try:
             while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 values = list(zip(*rows, strict=True))
                 where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
                 arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
+                opener.require_this_process(database.label)
         finally:
-            result.close()
+            if opener.is_this_process:
+                result.close()
+            else:
+                leave_to_parent(result)
 
 
 def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
@@ -208,6 +214,7 @@ class BulkReader:
         self._idle: list[_Second] = []
         self._lock = threading.Lock()
         weakref.finalize(self, _close_all, self._idle)
+        renew_after_fork(self, BulkReader._renew)
 
     @contextmanager
     def session(self, connection: Connection) -> Iterator[BulkSession | None]:
@@ -226,6 +233,7 @@ class BulkReader:
             yield None
             return
         session = BulkSession(self._database, second.adbc, connection)
+        opener = Opener()
         keep = False
         try:
             yield session
@@ -234,7 +242,10 @@ class BulkReader:
                     second.rows("ROLLBACK")
                 keep = True
         finally:
-            self._release(second, keep=keep)
+            if opener.is_this_process:
+                self._release(second, keep=keep)
+            else:
+                leave_to_parent(second)
 
     def read_table(
         self, connection: Connection, statement: Select[Any], columns: Sequence[Column], *, origin: Origin
@@ -245,6 +256,12 @@ class BulkReader:
                 return None
             batches = session.batches(statement, columns, origin=origin)
             return pa.Table.from_batches(batches, schema=nullable_schema(columns))
+
+    def _renew(self) -> None:
+        """In a child process: leave the kept connection to the parent, which closing it would disconnect."""
+        leave_to_parent([*self._idle])
+        self._idle.clear()
+        self._lock = threading.Lock()
 
     def _joined(self, connection: Connection, snapshot: str) -> _Second | None:
         """A second connection in the exported snapshot, equal to the first one; or None."""
@@ -356,7 +373,8 @@ class BulkSession:
         own = self._database.is_own_engine
         expected, rows = None if own else count_rows(self._database, self._connection, statement), 0
         self.idle = False
-        with self._database.translated_errors(), self._joined.cursor() as cursor:
+        opener = Opener()
+        with self._database.translated_errors(), _cursor(self._joined, opener) as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
             cursor.execute(_literal_sql(statement, self._connection))
             # Not fetch_record_batch(), whose reader loses ADBC's errors with their SQLSTATE (arrow-adbc issue 1523).
@@ -367,9 +385,22 @@ class BulkSession:
                     if batch.schema.types != schema.types
                     else batch.from_arrays(batch.columns, schema=schema)
                 )
+                opener.require_this_process(self._database.label)
         self.idle = True
         if expected is not None:
             require_count(origin.table, expected, rows)
+
+
+@contextmanager
+def _cursor(joined: Any, opener: Opener) -> Iterator[Any]:
+    cursor = joined.cursor()
+    try:
+        yield cursor
+    finally:
+        if opener.is_this_process:
+            cursor.close()
+        else:
+            leave_to_parent(cursor)
 
 
 def _close_all(connections: list[_Second]) -> None:

@@ -17,6 +17,7 @@ from exporttools.connections.urls import DatabaseLike
 from exporttools.database.bundle_reading import read_export_bundle
 from exporttools.database.duckdb_steps import load_steps
 from exporttools.database.embedded import TENANT_VARIABLE, URL_VARIABLE, default_database_url, default_tenant_id
+from exporttools.database.forks import renew_after_fork
 from exporttools.database.layouts import Layout
 from exporttools.database.readers import BulkReader
 from exporttools.database.scoped_reader import (
@@ -125,10 +126,15 @@ class ExportBundleStore:
         self._trace_store = trace_store
         self._windows: WindowReader | None = None
         self._lock = threading.Lock()
+        renew_after_fork(self, ExportBundleStore._renew)
 
     def __repr__(self) -> str:
         by = f" by {TENANT_VARIABLE}" if self._default_tenant and self.tenant_id is not None else ""
         return f"<ExportBundleStore {self._reader.description}{by}>"
+
+    def _renew(self) -> None:
+        """In a child process: a thread that is not here may have held the lock."""
+        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments that the store was made from, for worker processes, but never a password."""
@@ -539,3 +545,11 @@ def get_export_bundle_store() -> ExportBundleStore:
         if _singleton is None:
             _singleton = ExportBundleStore()
         return _singleton
+
+
+def _renew_singleton_lock(_: object) -> None:
+    global _singleton_lock
+    _singleton_lock = threading.Lock()
+
+
+renew_after_fork(get_export_bundle_store, _renew_singleton_lock)
