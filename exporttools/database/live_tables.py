@@ -64,6 +64,7 @@ class LiveTables:
         self._postgresql = connection.dialect.name == "postgresql"
         self._schemas = connection.get_execution_options().get("schema_translate_map") or {}
         self._tables: dict[str, LiveTable | None] = {}
+        self._collates: dict[str, bool] = {}  # whether an SQLite database names any collation
 
     def find(self, table: str) -> LiveTable | None:
         """Return the table or view of that name (``schema.table`` if the search path does not lead to it), or None."""
@@ -95,21 +96,22 @@ class LiveTables:
     def _of_postgresql(self, name: str, schema: str | None) -> tuple[set[str], list[list[str]]]:
         """The columns that fold, and the sets of columns that are unique."""
         quote = self._connection.dialect.identifier_preparer.quote
-        relation = {"relation": ".".join(quote(part) for part in (schema, name) if part)}
-        folding = self._connection.execute(sa.text(_POSTGRESQL_FOLDING), relation).scalars()
-        unique = self._connection.execute(sa.text(_POSTGRESQL_UNIQUE), relation).scalars()
-        return set(folding), list(unique)
+        relation = ".".join(quote(part) for part in (schema, name) if part)
+        found = self._connection.execute(sa.text(_POSTGRESQL), {"relation": relation}).all()
+        folding = {column for kind, (column, *_) in found if kind == "folding"}
+        return folding, [columns for kind, columns in found if kind == "unique"]
 
     def _of_sqlite(self, name: str, schema: str | None) -> tuple[set[str] | None, list[list[str]]]:
         """As for PostgreSQL; None for the columns if any may fold, since SQLite does not say which."""
-        catalog = sa.table("sqlite_schema", sa.column("sql", sa.Text()), schema=schema or "main").alias()
-        collates = self._connection.execute(sa.select(catalog.c.sql).where(catalog.c.sql.ilike("%collate%"))).first()
+        database = schema or "main"
+        if database not in self._collates:
+            catalog = self._connection.dialect.identifier_preparer.quote(database)
+            found = self._connection.exec_driver_sql(_SQLITE_COLLATES.format(catalog)).first()
+            self._collates[database] = found is not None
         unique: dict[str, list[str]] = {}
-        for index, column in self._connection.execute(
-            sa.text(_SQLITE_UNIQUE), {"name": name, "schema": schema or "main"}
-        ):
+        for index, column in self._connection.exec_driver_sql(_SQLITE_UNIQUE, {"name": name, "schema": database}):
             unique.setdefault(index, []).append(column)
-        return None if collates else set(), list(unique.values())
+        return None if self._collates[database] else set(), list(unique.values())
 
 
 def _beneath(live_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
@@ -118,20 +120,21 @@ def _beneath(live_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
     return live_type
 
 
-_POSTGRESQL_FOLDING = """
-SELECT attname FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
-WHERE attrelid = to_regclass(:relation) AND NOT collisdeterministic
-"""
-
 # A partial index, or one over expressions, says nothing of all rows; nor does a parent's of rows that its children hold.
-_POSTGRESQL_UNIQUE = """
-SELECT array_agg(CAST(attname AS text))
+_POSTGRESQL = """
+SELECT 'folding', ARRAY[CAST(attname AS text)]
+FROM pg_attribute JOIN pg_collation ON pg_collation.oid = attcollation
+WHERE attrelid = to_regclass(:relation) AND NOT collisdeterministic
+UNION ALL
+SELECT 'unique', array_agg(CAST(attname AS text))
 FROM pg_index JOIN pg_class ON pg_class.oid = indrelid
 JOIN pg_attribute ON attrelid = indrelid AND attnum = ANY ((CAST(indkey AS int2[]))[0:indnkeyatts - 1])
 WHERE indrelid = to_regclass(:relation) AND indisunique AND indisvalid AND indpred IS NULL AND indexprs IS NULL
 AND NOT (relkind = 'r' AND relhassubclass)
 GROUP BY indexrelid
 """
+
+_SQLITE_COLLATES = "SELECT 1 FROM {}.sqlite_schema WHERE sql LIKE '%collate%' LIMIT 1"
 
 _SQLITE_UNIQUE = """
 SELECT i.name, c.name FROM pragma_index_list(:name, :schema) AS i, pragma_index_info(i.name, :schema) AS c
