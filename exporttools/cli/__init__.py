@@ -2,7 +2,8 @@
 
 Exit codes: 0, yes; 1, the answer is no (not found, not verified); 2, wrong usage or environment; 130, interrupted by
 Ctrl-C; 141, the reader of a pipe stopped reading. An error is one line on standard error, where progress and notes go too;
-with EXPORTTOOLS_TRACEBACK set, one that nobody foresaw is shown with its traceback. Each command imports the heavy rooms that it needs, so that ``--help`` is fast.
+with EXPORTTOOLS_TRACEBACK set, one that nobody foresaw is shown with its traceback. Each command imports the heavy rooms
+that it needs, so that ``--help`` is fast.
 """
 
 from __future__ import annotations

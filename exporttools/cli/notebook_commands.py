@@ -23,7 +23,8 @@ def lab(
 ) -> None:
     """Open JupyterLab on copies of the notebooks.
 
-    The notebooks read the database given here, and only the rows of the tenant given here. Further arguments are passed to JupyterLab.
+    The notebooks read the database given here, and only the rows of the tenant given here. Further arguments are passed
+    to JupyterLab.
     """
     from exporttools.database.embedded import TENANT_VARIABLE, URL_VARIABLE
     from exporttools.report.notebook import absolute_url, copy_notebooks, require_lab
