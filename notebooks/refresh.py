@@ -37,5 +37,6 @@ if __name__ == "__main__":
     # The warning that the sample is read names a temporary file of the kernel.
     os.environ["PYTHONWARNINGS"] = "ignore:EXPORTTOOLS_DATABASE_URL:UserWarning"
     os.environ.pop("EXPORTTOOLS_DATABASE_URL", None)
+    os.environ.pop("EXPORTTOOLS_TENANT_ID", None)
     for notebook_path in sorted(HERE.glob("*.ipynb")):
         refresh(notebook_path)

@@ -33,6 +33,7 @@ def _no_database_named() -> Iterator[None]:
     """Doctests and the CLI read the embedded sample."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("EXPORTTOOLS_DATABASE_URL", raising=False)
+        patch.delenv("EXPORTTOOLS_TENANT_ID", raising=False)
         yield
 
 

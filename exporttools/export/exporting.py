@@ -307,7 +307,7 @@ def _committed(pool: Executor, tasks: Sequence[ExportTask], writer: Committer) -
         if isinstance(error, DatasetError):
             raise
         raise ExportInterrupted(
-            f"the export stopped: {one_line(error, 1500)}. {ready:,} of {len(tasks):,} windows are committed and stay; "
+            f"the export stopped: {one_line(error, 1500).rstrip('.')}. {ready:,} of {len(tasks):,} windows are committed and stay; "
             "the same export, run again, continues from there"
         ) from error
     finally:

@@ -237,7 +237,7 @@ def test_places_that_cannot_be_written_to(tmp_path: Path, monkeypatch: pytest.Mo
         write_reports([], tmp_path / "d.sqlite", database_url=url)
     with pytest.raises(ReportError, match="could not be written: .*File name too long"):
         write_report("i1", tmp_path / f"{'r' * 260}.html", database_url=url)
-    with pytest.raises(ConfigError, match="not a database URL: 'nothing'"):
+    with pytest.raises(ConfigError, match="database is neither a URL nor the path of a file"):
         write_report("i1", tmp_path / "r.html", database_url="nothing")
     with pytest.raises(ConfigError, match="^a report needs the URL of a database; found Engine$"):
         write_report("i1", tmp_path / "r.html", database_url=sa.create_engine(url))  # type: ignore[arg-type]
