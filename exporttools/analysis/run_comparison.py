@@ -136,7 +136,7 @@ def _by_step_type(compared: pa.Table) -> pa.Table:
         for name in (f"{measure}_{end}" for end in ("a", "b", "difference"))
     }
     for name, values in sums.items():  # Arrow would wrap around in silence
-        if pa.types.is_integer(values.type) and abs(total := exact_sum(pc.fill_null(pc.abs(values), 0))) >= 2**63:
+        if pa.types.is_integer(values.type) and abs(total := exact_sum(pc.abs(values))) >= 2**63:
             raise InconsistentData(f"{name} adds up to {total:,}, more than a 64-bit integer holds", column=name)
     # One thread adds up in the order of the steps, so that equal runs have equal sums.
     grouped = pa.table({"step_type": compared["step_type"], **sums}).group_by("step_type", use_threads=False)

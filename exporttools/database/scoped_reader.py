@@ -25,6 +25,7 @@ from exporttools.records.schema import RECORD_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
 from exporttools.records.validity import Origin
 from exporttools.text.inert import one_line
+from exporttools.text.words import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
@@ -78,7 +79,7 @@ class ScopedReader:
         scope = "all tenants" if self.tenant_id is None else f"tenant {one_line(self.tenant_id, 60)!r}"
         owner = self._bound.default_tenant if self._bound else None
         counts = [(self._unowned.get(table, 0), record_type) for table, record_type in RECORD_TYPES.items()]
-        unowned = ", ".join(f"{n:,} {kind.noun if n == 1 else kind.plural}" for n, kind in counts if n)
+        unowned = ", ".join(plural(n, kind.noun, kind.plural) for n, kind in counts if n)
         owned = f" · {unowned} without a tenant read as tenant {one_line(repr(owner), 60)}" if unowned else ""
         return f"{self.database.label} · layout {layout} · {scope}{owned}"
 
@@ -310,7 +311,7 @@ def _repeated(source: BoundSource, tenant: object, key: str) -> InconsistentData
 
 def without_tenant(source: BoundSource, count: int) -> InconsistentData:
     """Return the error that rows of a source have NULL as their tenant."""
-    rows = "1 row has" if count == 1 else f"{count:,} rows have"
+    rows = plural(count, "row has", "rows have")
     if source.tenant_table == source.table:
         remedy = (
             "Name a tenant to leave them out, or say in a layout whose they are: "
