@@ -5,6 +5,7 @@ are loaded only by what needs them. ``__init__.pyi`` says where each name comes 
 """
 
 import ast
+import logging
 
 import lazy_loader
 
@@ -18,6 +19,8 @@ for _import in _stub.body:
         _names.setdefault(_import.module or "", []).extend(_alias.name for _alias in _import.names)
 
 __getattr__, __dir__, _ = lazy_loader.attach(__name__, submodules=_names.pop(""), submod_attrs=_names)
+
+logging.getLogger(__name__).addHandler(logging.NullHandler())
 
 # What a user types. What only comes out of calls (a Comparison, a Finding, an ExportReport, a layout's parts) is there too.
 __all__ = [  # noqa: RUF022 - sorted by code points

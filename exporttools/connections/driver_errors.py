@@ -134,6 +134,12 @@ def driver_says(error: BaseException, secrets: Sequence[str]) -> str:
     return one_line(text, 400)
 
 
+def kind_of(error: BaseException) -> str:
+    """Return what a driver's error is in our words, for logs: a driver's own may quote statements and the values in them."""
+    sqlstate = getattr(error, "sqlstate", None)
+    return f"the server reported SQLSTATE {sqlstate}" if sqlstate else _meaning(error).text
+
+
 def _forms(secret: str) -> Iterator[str]:
     """A secret as it stands, in a URL, and in a libpq connection string."""
     yield secret

@@ -6,6 +6,7 @@ in READ ONLY transactions of REPEATABLE READ.
 
 from __future__ import annotations
 
+import re
 import sqlite3
 import threading
 import time
@@ -31,6 +32,7 @@ from exporttools.connections.urls import (
 )
 from exporttools.database.forks import Opener, close_before_fork, leave_to_parent, renew_after_fork, sqlite_read
 from exporttools.errors import ConfigError, ConnectionFailed, StoreError
+from exporttools.text.inert import one_line
 from exporttools.times import epoch_us, parse_utc
 
 _CONNECT_TIMEOUT_S = 10
@@ -48,17 +50,25 @@ class Database:
         they are; only in a child process, after a fork, its pool is replaced by ``engine.dispose(close=False)``.
     statement_timeout : float, optional
         Seconds that one statement may run; by default the server's own limit.
+    rls_setting : str, optional
+        The setting that :meth:`set_tenant` sets.
     label : str, optional
         The database's name in messages and reprs; by default its host and database.
 
     Raises
     ------
     ConfigError
-        See :func:`exporttools.connections.urls.parse_url`; or `statement_timeout` is not a positive number.
+        See :func:`exporttools.connections.urls.parse_url`; or `statement_timeout` is not a positive number; or
+        `rls_setting` is not the name of a custom setting, or the database is SQLite, which has none.
     """
 
     def __init__(
-        self, database: DatabaseLike, *, statement_timeout: float | None = None, label: str | None = None
+        self,
+        database: DatabaseLike,
+        *,
+        statement_timeout: float | None = None,
+        rls_setting: str | None = None,
+        label: str | None = None,
     ) -> None:
         if statement_timeout is not None and not 0 < statement_timeout < 1e6:
             raise ConfigError(
@@ -81,6 +91,9 @@ class Database:
             self._url = parse_url(database)
             self.engine = _engine(self._url)
             weakref.finalize(self, _dispose, self.engine, Opener())
+        self.rls_setting = rls_setting
+        if rls_setting is not None:
+            _require_custom_setting(rls_setting, self.dialect)
         self._owns_engine = not isinstance(database, Engine)
         self.label = label or safe_label(self._url)
         self._local = threading.local()
@@ -157,6 +170,27 @@ class Database:
             finally:
                 self._local.pinned = None
 
+    def set_tenant(self, connection: Connection, tenant: str | None) -> None:
+        """Tell row-level security policies the tenant to read, until the transaction ends. Nothing without an `rls_setting`.
+
+        A transaction may be one of several tenants' reads, in turn; so each read sets it, and sets it again after a pause.
+
+        Raises
+        ------
+        ConfigError
+            There is no tenant: the policies would let no row through, and nothing would say so.
+        """
+        if self.rls_setting is None:
+            return
+        if tenant is None:
+            raise ConfigError(
+                f"with rls_setting={self.rls_setting!r}, rows are read for one tenant; name it in the call where it takes "
+                "tenant_id=, or read through store.for_tenant(...). To read all tenants, by a role that may, make a store "
+                "without rls_setting"
+            )
+        with self.translated_errors():
+            connection.execute(_SET_LOCAL, {"name": self.rls_setting, "value": tenant})
+
     def server_version(self, connection: Connection) -> str:
         """Return the server's version in its own words, such as ``18.1``."""
         if self.dialect == "sqlite":
@@ -218,6 +252,25 @@ class Database:
             # SET LOCAL ends with the transaction: behind a pooler, a plain SET would leak to another client.
             connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(self.statement_timeout * 1000))}"))
         return lambda: None
+
+
+# SET LOCAL, in a form that takes parameters.
+_SET_LOCAL = text("SELECT set_config(:name, :value, true)")
+
+# PostgreSQL's own settings have no prefix.
+_CUSTOM_SETTING = re.compile(r"[A-Za-z_][A-Za-z0-9_$]*(\.[A-Za-z_][A-Za-z0-9_$]*)+")
+
+
+def _require_custom_setting(name: object, dialect: str) -> None:
+    if not isinstance(name, str) or not _CUSTOM_SETTING.fullmatch(name):
+        raise ConfigError(
+            f"rls_setting is {one_line(repr(name), 80)}; expected the name of a setting that your policies read, with a prefix "
+            "and a dot, such as 'app.tenant_id'"
+        )
+    if dialect == "sqlite":
+        raise ConfigError(
+            f"rls_setting is {name!r}, but SQLite has no row-level security; leave it out, or name a PostgreSQL database"
+        )
 
 
 def _dispose(engine: Engine, opener: Opener) -> None:

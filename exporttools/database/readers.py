@@ -6,7 +6,6 @@ Both return exactly the declared columns. Neither knows layouts or records.
 from __future__ import annotations
 
 import datetime as dt
-import logging
 import threading
 import weakref
 from collections.abc import Callable, Generator, Iterator, Sequence
@@ -20,9 +19,11 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
+from exporttools.connections.driver_errors import kind_of
 from exporttools.database.forks import Opener, leave_to_parent, renew_after_fork
 from exporttools.database.opening import Database
-from exporttools.database.session_equality import SessionsDiffer, custom_settings, make_equal
+from exporttools.database.read_log import ReadLog, logged_batches, logger
+from exporttools.database.session_equality import SessionsDiffer, custom_settings, make_equal, set_local
 from exporttools.errors import InconsistentData
 from exporttools.records.schema import ARROW_TYPES, Column
 from exporttools.records.validity import Origin
@@ -37,8 +38,6 @@ BULK_ROWS = 2_000
 
 _BULK_BATCH_BYTES = 2 << 20
 
-_logger = logging.getLogger("exporttools")
-
 
 def read_table(
     database: Database,
@@ -46,6 +45,7 @@ def read_table(
     statement: Select[Any],
     columns: Sequence[Column],
     *,
+    read: str,
     origin: Origin,
     key: Sequence[str] = (),
 ) -> pa.Table:
@@ -58,6 +58,8 @@ def read_table(
     statement : sqlalchemy.Select
         Selects `columns` in order, under their names.
     columns : sequence of Column
+    read : str
+        The read's name in the log, such as ``list runs``.
     origin : Origin
         Where the rows come from, for error messages.
     key : sequence of str
@@ -68,7 +70,7 @@ def read_table(
     InconsistentData
         A value is not of its column's type.
     """
-    batches = stream_rows(database, connection, statement, columns, origin=origin, key=key, ahead=True)
+    batches = stream_rows(database, connection, statement, columns, read=read, origin=origin, key=key, ahead=True)
     return pa.Table.from_batches(batches, schema=nullable_schema(columns))
 
 
@@ -78,9 +80,11 @@ def stream_rows(
     statement: Select[Any],
     columns: Sequence[Column],
     *,
+    read: str,
     origin: Origin,
     key: Sequence[str] = (),
     ahead: bool = False,
+    tenant: str | None = None,
 ) -> Generator[pa.RecordBatch, None, None]:
     """Like :func:`read_table`, batch by batch; closing the iterator closes the cursor.
 
@@ -88,7 +92,24 @@ def stream_rows(
     ----------
     ahead : bool
         Whether the server may send all rows at once, which is faster if they fit into memory.
+    tenant : str, optional
+        See :meth:`Database.set_tenant`. Needed unless `ahead`: the server looks at the policies as it sends the rows.
     """
+    batches = _rows(database, connection, statement, columns, origin=origin, key=key, ahead=ahead, tenant=tenant)
+    return logged_batches(f"{read} by rows", batches)
+
+
+def _rows(
+    database: Database,
+    connection: Connection,
+    statement: Select[Any],
+    columns: Sequence[Column],
+    *,
+    origin: Origin,
+    key: Sequence[str],
+    ahead: bool,
+    tenant: str | None,
+) -> Generator[pa.RecordBatch, None, None]:
     schema = nullable_schema(columns)
     names = schema.names
     held = database.dialect == "postgresql" and not ahead  # SQLite returns rows one by one anyway
@@ -100,7 +121,12 @@ def stream_rows(
         cursor: Any = result if held else result.cursor
         opener = Opener()
         try:
-            while rows := cursor.fetchmany(ROWS_PER_FETCH):
+            while True:
+                if held:
+                    database.set_tenant(connection, tenant)
+                rows = cursor.fetchmany(ROWS_PER_FETCH)
+                if not rows:
+                    return
                 values = list(zip(*rows, strict=True))
                 where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
                 arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
@@ -118,13 +144,29 @@ def nullable_schema(columns: Sequence[Column]) -> pa.Schema:
     return pa.schema([column.arrow_field.with_nullable(True) for column in columns])
 
 
-def count_rows(database: Database, connection: Connection, statement: Select[Any], *, limit: int | None = None) -> int:
+def select_all(database: Database, connection: Connection, statement: Select[Any], *, read: str) -> Sequence[Any]:
+    """All rows of a SELECT of a few, such as counts by a key; `read` is its name in the log."""
+    with ReadLog(read) as log, database.translated_errors():
+        rows = connection.execute(statement).all()
+        log.rows = len(rows)
+        return rows
+
+
+def select_count(database: Database, connection: Connection, statement: Select[Any], *, read: str) -> int:
+    """The count that a SELECT of one gives; `read` is its name in the log."""
+    with ReadLog(read) as log, database.translated_errors():
+        log.rows = int(connection.execute(statement).scalar_one())
+        return log.rows
+
+
+def count_rows(
+    database: Database, connection: Connection, statement: Select[Any], *, read: str, limit: int | None = None
+) -> int:
     """Count the rows of a SELECT, up to `limit`; costs no more than reading as many index entries."""
     probe: Select[Any] = (
         statement.with_only_columns(literal_column("1"), maintain_column_froms=True).order_by(None).limit(limit)
     )
-    with database.translated_errors():
-        return int(connection.execute(select(func.count()).select_from(probe.subquery())).scalar_one())
+    return select_count(database, connection, select(func.count()).select_from(probe.subquery()), read=f"count {read}")
 
 
 def require_count(what: str, expected: int, found: int) -> None:
@@ -217,8 +259,14 @@ class BulkReader:
         renew_after_fork(self, BulkReader._renew)
 
     @contextmanager
-    def session(self, connection: Connection) -> Iterator[BulkSession | None]:
+    def session(self, connection: Connection, tenant: str | None = None) -> Iterator[BulkSession | None]:
         """Read in the snapshot of the connection's transaction, on a second connection that sees what the first one sees.
+
+        Parameters
+        ----------
+        connection
+        tenant : str, optional
+            See :meth:`Database.set_tenant`; the connection's transaction was told it.
 
         Yields
         ------
@@ -228,11 +276,11 @@ class BulkReader:
         """
         with self._database.translated_errors():
             snapshot = str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
-        second = self._joined(connection, snapshot)
+        second = self._joined(connection, snapshot, tenant)
         if second is None:
             yield None
             return
-        session = BulkSession(self._database, second.adbc, connection)
+        session = BulkSession(self._database, second.adbc, connection, tenant)
         opener = Opener()
         keep = False
         try:
@@ -248,13 +296,20 @@ class BulkReader:
                 leave_to_parent(second)
 
     def read_table(
-        self, connection: Connection, statement: Select[Any], columns: Sequence[Column], *, origin: Origin
+        self,
+        connection: Connection,
+        statement: Select[Any],
+        columns: Sequence[Column],
+        *,
+        read: str,
+        origin: Origin,
+        tenant: str | None,
     ) -> pa.Table | None:
         """Read all rows of a SELECT in the snapshot of the connection's transaction, or return None like :meth:`session`."""
-        with self.session(connection) as session:
+        with self.session(connection, tenant) as session:
             if session is None:
                 return None
-            batches = session.batches(statement, columns, origin=origin)
+            batches = session.batches(statement, columns, read=read, origin=origin)
             return pa.Table.from_batches(batches, schema=nullable_schema(columns))
 
     def _renew(self) -> None:
@@ -263,7 +318,7 @@ class BulkReader:
         self._idle.clear()
         self._lock = threading.Lock()
 
-    def _joined(self, connection: Connection, snapshot: str) -> _Second | None:
+    def _joined(self, connection: Connection, snapshot: str, tenant: str | None) -> _Second | None:
         """A second connection in the exported snapshot, equal to the first one; or None."""
         for fresh in (False, True):  # a kept connection may have died meanwhile, so a new one is tried after it
             second = None
@@ -273,27 +328,32 @@ class BulkReader:
                     continue
                 second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                self._make_equal(connection, second)
+                self._make_equal(connection, second, tenant)
             except (adbc_driver_manager.Error, SessionsDiffer) as error:
                 if second is not None:
                     self._release(second, keep=False)
                 if fresh:
-                    _logger.info("%s: reading rows, since %s", self._database.label, _why(error))
+                    logger.info("%s: reading rows, since %s", self._database.label, _why(error))
             else:
                 return second
         return None
 
-    def _make_equal(self, connection: Connection, second: _Second) -> None:
+    def _make_equal(self, connection: Connection, second: _Second, tenant: str | None) -> None:
         def first(statement: str) -> Sequence[Sequence[Any]]:
             with self._database.translated_errors():
                 return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).all()
 
+        setting = self._database.rls_setting
+        if setting is not None and tenant is not None:
+            # Before they are compared, so that what is remembered of two connections holds for every tenant.
+            second.rows(set_local({setting: tenant}))
         driver: Any = connection.connection.driver_connection
         backend = driver.info.backend_pid
         if not self._database.is_own_engine or backend not in second.changes:
             custom = custom_settings(first)
             if custom is None:
                 raise SessionsDiffer("code in the database computes the names of the settings that it reads")
+            custom = (*custom, setting) if setting is not None else custom
             second.changes[backend] = make_equal(first, second.rows, custom=custom)
         elif changes := second.changes[backend]:
             # Nobody but us has this connection: what was proved of it once still holds.
@@ -341,7 +401,7 @@ class _Second:
 def _why(error: Exception) -> str:
     if isinstance(error, SessionsDiffer):
         return f"a second connection would not see what the first one sees: {one_line(error)}"
-    return f"ADBC could not join the snapshot: {one_line(error)}"
+    return f"ADBC could not join the snapshot: {kind_of(error)}"
 
 
 class BulkSession:
@@ -353,14 +413,14 @@ class BulkSession:
         Whether every SELECT was read to its end. Otherwise the connection is in mid-COPY and cannot be reused.
     """
 
-    def __init__(self, database: Database, joined: Any, connection: Connection) -> None:
-        self._database, self._joined, self._connection = database, joined, connection
+    def __init__(self, database: Database, joined: Any, connection: Connection, tenant: str | None) -> None:
+        self._database, self._joined, self._connection, self._tenant = database, joined, connection, tenant
         self.idle = True
 
     def batches(
-        self, statement: Select[Any], columns: Sequence[Column], *, origin: Origin
+        self, statement: Select[Any], columns: Sequence[Column], *, read: str, origin: Origin
     ) -> Generator[pa.RecordBatch, None, None]:
-        """The rows of a SELECT of `columns`; closing the iterator early gives up the connection.
+        """The rows of a SELECT of `columns`, which the log calls `read`; closing the iterator early gives up the connection.
 
         On an Engine of the caller's, whose connections others may have set up, the rows are counted on the first one too.
 
@@ -369,9 +429,16 @@ class BulkSession:
         InconsistentData
             The first connection counts another number of rows in the same snapshot.
         """
+        return logged_batches(f"{read} in bulk", self._batches(statement, columns, read, origin))
+
+    def _batches(
+        self, statement: Select[Any], columns: Sequence[Column], read: str, origin: Origin
+    ) -> Generator[pa.RecordBatch, None, None]:
         schema = nullable_schema(columns)
-        own = self._database.is_own_engine
-        expected, rows = None if own else count_rows(self._database, self._connection, statement), 0
+        expected, rows = None, 0
+        if not self._database.is_own_engine:
+            self._database.set_tenant(self._connection, self._tenant)
+            expected = count_rows(self._database, self._connection, statement, read=read)
         self.idle = False
         opener = Opener()
         with self._database.translated_errors(), _cursor(self._joined, opener) as cursor:

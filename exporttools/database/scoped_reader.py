@@ -5,9 +5,10 @@ What to read is for the stores to say.
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
-import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import pyarrow.compute as pc
@@ -19,7 +20,7 @@ from exporttools.connections.urls import DatabaseLike
 from exporttools.database.binding import BoundLayout, BoundSource, bind
 from exporttools.database.layouts import Layout
 from exporttools.database.opening import Database
-from exporttools.database.readers import read_table
+from exporttools.database.readers import BulkReader, read_table, select_all, select_count
 from exporttools.errors import ConfigError, InconsistentData, TenantMismatch
 from exporttools.records.schema import RECORD_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
@@ -48,6 +49,8 @@ class ScopedReader:
         The records that are read, by native table name.
     statement_timeout : float, optional
         Seconds that one statement may run.
+    rls_setting : str, optional
+        The setting that tells row-level security policies the tenant.
     label : str, optional
         The database's name in messages and reprs.
     """
@@ -60,38 +63,62 @@ class ScopedReader:
         layout: Layout | str,
         tables: Collection[str],
         statement_timeout: float | None,
+        rls_setting: str | None = None,
         label: str | None = None,
     ) -> None:
         self.tenant_id = None if tenant_id is None else require_id("tenant_id", tenant_id)
-        self.database = Database(database, statement_timeout=statement_timeout, label=label)
+        self.database = Database(database, statement_timeout=statement_timeout, rls_setting=rls_setting, label=label)
+        self.bulk = BulkReader(self.database)
         self.layout = layout
         self._tables = tables
-        self._bound: BoundLayout | None = None
-        self._plain_order = False
+        # What the readers of all tenants share. Of two threads that match the layout at once, the first one's is used by both.
+        self._matched: list[tuple[BoundLayout, bool]] = []  # and whether the database sorts text by code points anyway
         self._unique: set[tuple[str, str | None]] = set()  # the tables and tenants whose keys were counted
         self._unowned: dict[str, int] = {}  # how many rows without a tenant each table has, once they are counted
-        self._lock = threading.Lock()
+
+    def for_tenant(self, tenant_id: str) -> ScopedReader:
+        """A reader of one tenant that shares the connections, and what is known of the database.
+
+        Raises
+        ------
+        TenantMismatch
+            This reader is limited to another tenant.
+        """
+        reader = copy.copy(self)
+        reader.tenant_id = self.tenant(require_id("tenant_id", tenant_id))
+        return reader
 
     @property
     def description(self) -> str:
         """Database, layout, tenant, and the rows of the default tenant once they are counted, for reprs; no password."""
-        layout = self._bound.name if self._bound else getattr(self.layout, "name", self.layout)
-        scope = "all tenants" if self.tenant_id is None else f"tenant {one_line(self.tenant_id, 60)!r}"
-        owner = self._bound.default_tenant if self._bound else None
+        bound = self._matched[0][0] if self._matched else None
+        layout = bound.name if bound else getattr(self.layout, "name", self.layout)
+        setting = self.database.rls_setting
+        scope = "all tenants" if setting is None else "no tenant, so each call names one"
+        if self.tenant_id is not None:
+            scope = f"tenant {one_line(self.tenant_id, 60)!r}"
+        scope += f" · row-level security by {setting}" if setting else ""
+        owner = bound.default_tenant if bound else None
         counts = [(self._unowned.get(table, 0), record_type) for table, record_type in RECORD_TYPES.items()]
         unowned = ", ".join(plural(n, kind.noun, kind.plural) for n, kind in counts if n)
+        unowned = unowned if self.tenant_id in (None, owner) else ""
         owned = f" · {unowned} without a tenant read as tenant {one_line(repr(owner), 60)}" if unowned else ""
         return f"{self.database.label} · layout {layout} · {scope}{owned}"
 
     def bound(self, connection: Connection) -> BoundLayout:
         """The layout as matched with the database; matched once."""
-        if self._bound is None:
+        if not self._matched:
             found = bind(self.database, connection, self.layout, self._tables)
             plain = self.database.sorts_by_code_points(connection, [source.table for source in found.sources.values()])
-            with self._lock:
-                self._plain_order = plain
-                self._bound = self._bound or found
-        return self._bound
+            self._matched.append((found, plain))
+        return self._matched[0][0]
+
+    @contextmanager
+    def transaction(self, tenant: str | None) -> Iterator[Connection]:
+        """Like :meth:`Database.transaction`, to read a tenant's rows, or all tenants'; see :meth:`Database.set_tenant`."""
+        with self.database.transaction() as connection:
+            self.database.set_tenant(connection, tenant)
+            yield connection
 
     def tenant(self, tenant_id: str | None) -> str | None:
         """Return the tenant to read: the call's or the store's, or None for all tenants.
@@ -119,9 +146,9 @@ class ScopedReader:
         InconsistentData
             Several rows have this key: several tenants have one, or the key is not unique.
         """
-        with self.database.transaction() as connection:
+        with self.transaction(tenant) as connection:
             source = self.bound(connection).sources[snapshot_type.RECORD_TYPE.table]
-            rows = self.rows(connection, snapshot_type, [source.among(column, [value])], tenant, fetch=2)
+            rows = self.rows(connection, snapshot_type, [source.among(column, [value])], tenant, read="get", fetch=2)
         tenants = sorted({str(row.tenant_id) for row in rows})  # type: ignore[attr-defined]
         key = f"{column}={value!r}"
         if len(tenants) > 1:
@@ -173,10 +200,7 @@ class ScopedReader:
                 .having(sa.func.count() > 1)
                 .limit(1)
             )
-            with self.database.translated_errors():
-                found = connection.execute(repeated).first()
-            if found is not None:
-                owner, *values = found
+            for owner, *values in select_all(self.database, connection, repeated, read=f"prove keys of {table}"):
                 names = source.record_type.stored_key
                 raise _repeated(
                     source, owner, ", ".join(f"{n}={one_line(repr(v))}" for n, v in zip(names, values, strict=True))
@@ -213,9 +237,10 @@ class ScopedReader:
         return self._unowned[table]
 
     def _count(self, connection: Connection, source: BoundSource, condition: ColumnElement[bool]) -> int:
-        with self.database.translated_errors():
-            counted = source.select([]).add_columns(sa.func.count()).where(condition)
-            return int(connection.execute(counted).scalar_one())
+        counted = source.select([]).add_columns(sa.func.count()).where(condition)
+        return select_count(
+            self.database, connection, counted, read=f"count {source.record_type.table} without a tenant"
+        )
 
     def require_owners(self, connection: Connection, rows: pa.Table | pa.RecordBatch, source: BoundSource) -> None:
         """Require that every row has a tenant.
@@ -235,6 +260,7 @@ class ScopedReader:
         where: Sequence[ColumnElement[bool]],
         tenant: str | None,
         *,
+        read: str,
         order: Sequence[ColumnElement[Any]] = (),
         lookup: tuple[BoundSource, ColumnElement[bool]] | None = None,
         fetch: int | None = None,
@@ -245,6 +271,8 @@ class ScopedReader:
 
         Parameters
         ----------
+        read : str
+            What the log calls it, with the records: ``list``.
         keys : sequence of conditions, optional
             The rows whose keys are proved unique; by default all of the source. With `fetch`, the caller looks itself.
         lookup : tuple of BoundSource and condition, optional
@@ -263,15 +291,15 @@ class ScopedReader:
             connection,
             statement.order_by(*order).limit(asked),
             source.columns,
+            read=f"{read} {record_type.table}",
             origin=origin,
             key=record_type.key,
         )
         total = None
         if limit is not None and table.num_rows > limit:
             table = table.slice(0, limit)
-            with self.database.translated_errors():
-                counted = statement.with_only_columns(sa.func.count(), maintain_column_froms=True)
-                total = int(connection.execute(counted).scalar_one())
+            counted = statement.with_only_columns(sa.func.count(), maintain_column_froms=True)
+            total = select_count(self.database, connection, counted, read=f"count {record_type.table}")
         self.require_owners(connection, table, source)
         _require_tenant(table, tenant, source)
         return SnapshotTable(snapshot_type, table, total=total, origin=origin)
@@ -282,7 +310,8 @@ class ScopedReader:
         Without a COLLATE where the database sorts so anyway, so that it can use its indexes.
         """
         exact = "BINARY" if self.database.dialect == "sqlite" else "C"
-        return expression if self._plain_order else sa.collate(expression, exact)
+        _, plain = self._matched[0]
+        return expression if plain else sa.collate(expression, exact)
 
     def is_tenant(self, source: BoundSource, tenant: str) -> list[ColumnElement[bool]]:
         """The conditions that a row is the tenant's, also where the column's collation ignores case."""

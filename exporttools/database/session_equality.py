@@ -8,10 +8,8 @@ settings are read, given to the second for the length of its transaction, and re
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
-
-from exporttools.text.inert import one_line
 
 Query = Callable[[str], Sequence[Sequence[Any]]]
 """Runs a statement and returns all its rows."""
@@ -26,7 +24,7 @@ _NOT_COMPARED = (
 _STATE = """
 SELECT 'session user', session_user::text
 UNION ALL SELECT 'current user', current_user::text
-UNION ALL SELECT 'schemas', array_to_string(current_schemas(true), ', ')
+UNION ALL SELECT 'list of schemas', array_to_string(current_schemas(true), ', ')
 UNION ALL SELECT 'set ' || name, coalesce(current_setting(name, true), '') FROM unnest(ARRAY[{named}]) AS name
 UNION ALL SELECT 'set ' || name, setting FROM pg_settings
  WHERE source NOT IN ('default', 'environment variable', 'configuration file', 'command line', 'global', 'override')
@@ -67,7 +65,10 @@ def custom_settings(query: Query) -> tuple[str, ...] | None:
 
 
 class SessionsDiffer(Exception):
-    """The second connection cannot be made the first one's equal; says what differs."""
+    """The second connection cannot be made the first one's equal.
+
+    Names what differs, and not the two values: a role, a schema or a setting may be a tenant's, and this is logged.
+    """
 
 
 def make_equal(first: Query, second: Query, *, custom: Sequence[str]) -> str | None:
@@ -101,27 +102,28 @@ def make_equal(first: Query, second: Query, *, custom: Sequence[str]) -> str | N
     if settings:
         # The role comes last: a lesser one may not set what its session's user may.
         ordered = sorted(settings, key=lambda name: name == "set role")
-        changes = (
-            f"set_config({_literal(name.removeprefix('set '))}, {_literal(wanted[name])}, true)" for name in ordered
-        )
-        statement_of_changes = f"SELECT {', '.join(changes)}"
+        statement_of_changes = set_local({name.removeprefix("set "): wanted[name] for name in ordered})
         second(statement_of_changes)
         found = _state(second, statement)
     for name in sorted(wanted.keys() | found.keys()):
         if wanted.get(name) != found.get(name):
-            raise SessionsDiffer(f"{name.removeprefix('set ')} is {_shown(name, found)}, not {_shown(name, wanted)}")
+            raise SessionsDiffer(f"the {name.removeprefix('set ')} differs")
     return statement_of_changes
+
+
+def set_local(settings: Mapping[str, str]) -> str:
+    """The statement that gives settings these values until the transaction ends, in order.
+
+    Examples
+    --------
+    >>> set_local({"app.tenant_id": "acme"})
+    "SELECT set_config('app.tenant_id', 'acme', true)"
+    """
+    return f"SELECT {', '.join(f'set_config({_literal(n)}, {_literal(v)}, true)' for n, v in settings.items())}"
 
 
 def _state(query: Query, statement: str) -> dict[str, str]:
     return {str(name): str(value) for name, value in query(statement)}
-
-
-def _shown(name: str, state: dict[str, str]) -> str:
-    """A value for the log. A custom setting's is not shown: it may be a tenant or a secret."""
-    if name not in state:
-        return "not set"
-    return "another value" if "." in name else one_line(repr(state[name]), 100)
 
 
 def _literal(text: str) -> str:

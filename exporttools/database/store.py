@@ -9,7 +9,7 @@ import warnings
 from collections.abc import Collection, Iterator
 from contextlib import ExitStack, closing, contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 from sqlalchemy import Engine
 
@@ -19,7 +19,6 @@ from exporttools.database.duckdb_steps import load_steps
 from exporttools.database.embedded import TENANT_VARIABLE, URL_VARIABLE, default_database_url, default_tenant_id
 from exporttools.database.forks import renew_after_fork
 from exporttools.database.layouts import Layout
-from exporttools.database.readers import BulkReader
 from exporttools.database.scoped_reader import (
     Order,
     ScopedReader,
@@ -65,6 +64,10 @@ class ExportBundleStore:
         Which tables and columns hold the records; ``auto`` looks at the database.
     statement_timeout : float, optional
         Seconds that one statement may run.
+    rls_setting : str, optional
+        For PostgreSQL: the setting, such as ``app.tenant_id``, from which row-level security policies learn the tenant.
+        Every transaction sets it with SET LOCAL to the tenant that it reads, on whichever connection; a read without a
+        tenant is an error.
 
     Raises
     ------
@@ -94,6 +97,7 @@ class ExportBundleStore:
         tenant_id: str | None = None,
         layout: Layout | str = "auto",
         statement_timeout: float | None = None,
+        rls_setting: str | None = None,
     ) -> None:
         label = None
         if database is None:
@@ -113,6 +117,7 @@ class ExportBundleStore:
             "tenant_id": tenant_id,
             "layout": layout,
             "statement_timeout": statement_timeout,
+            "rls_setting": rls_setting,
         }
         records = (INCIDENTS, RUNS) if trace_store is not None else (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
         self._reader = ScopedReader(
@@ -121,20 +126,14 @@ class ExportBundleStore:
             layout=layout,
             tables=tuple(record_type.table for record_type in records),
             statement_timeout=statement_timeout,
+            rls_setting=rls_setting,
             label=label,
         )
-        self._trace_store = trace_store
-        self._windows: WindowReader | None = None
-        self._lock = threading.Lock()
-        renew_after_fork(self, ExportBundleStore._renew)
+        self._trace_store = SqlTraceStore.over(self._reader) if trace_store is None else trace_store
 
     def __repr__(self) -> str:
         by = f" by {TENANT_VARIABLE}" if self._default_tenant and self.tenant_id is not None else ""
         return f"<ExportBundleStore {self._reader.description}{by}>"
-
-    def _renew(self) -> None:
-        """In a child process: a thread that is not here may have held the lock."""
-        self._lock = threading.Lock()
 
     def __reduce__(self) -> tuple[Any, ...]:
         """Pickle the arguments that the store was made from, for worker processes, but never a password."""
@@ -161,6 +160,44 @@ class ExportBundleStore:
         """The tenant that every read is limited to, or None for all tenants."""
         return self._reader.tenant_id
 
+    def for_tenant(self, tenant_id: str) -> Self:
+        """Return a store that reads one tenant's rows through the connections of this one.
+
+        It costs no connection and no look at the database, so that a service can make one for each request. Inside a
+        :meth:`snapshot` of this store, its reads in the same thread see that snapshot.
+
+        Parameters
+        ----------
+        tenant_id : str
+
+        Returns
+        -------
+        ExportBundleStore
+            With this store's layout, settings and `trace_store`, which is told the tenant in each call.
+
+        Raises
+        ------
+        TenantMismatch
+            This store, or its `trace_store`, is scoped to another tenant.
+
+        Examples
+        --------
+        >>> from exporttools.database.embedded import embedded_database
+        >>> everyone = ExportBundleStore(embedded_database())
+        >>> {run.tenant_id for run in everyone.for_tenant("acme-retail").list_runs()}
+        {'acme-retail'}
+        """
+        store = object.__new__(type(self))  # copy.copy would ask __reduce__, and make new connections
+        vars(store).update(vars(self))
+        store._reader = self._reader.for_tenant(tenant_id)
+        if self._has_own_traces():
+            store._trace_store = SqlTraceStore.over(store._reader)
+        elif isinstance(self._trace_store, SqlTraceStore):
+            store._trace_store = self._trace_store.for_tenant(tenant_id)
+        store._arguments = {**self._arguments, "tenant_id": tenant_id}
+        store._default_tenant = False
+        return store
+
     def scope(self, tenant_id: str | None) -> str | None:
         """Return the tenant that a call is limited to, by its own argument or by the store, or None for all tenants.
 
@@ -173,8 +210,7 @@ class ExportBundleStore:
 
     def _has_own_traces(self) -> bool:
         """Whether traces are read by the store's own reader, and so in the same snapshot."""
-        traces = self._trace_store
-        return traces is None or (isinstance(traces, SqlTraceStore) and traces.reader is self._reader)
+        return isinstance(self._trace_store, SqlTraceStore) and self._trace_store.reader is self._reader
 
     @contextmanager
     def window_snapshot(self) -> Iterator[WindowSnapshot]:
@@ -189,19 +225,13 @@ class ExportBundleStore:
             raise ConfigError(
                 "an export reads runs and their traces in one snapshot; both must be in the same database"
             )
-        with self._lock:
-            if self._windows is None:
-                self._windows = WindowReader(self._reader, BulkReader(self._reader.database))
-        with self._windows.snapshot() as snapshot:
+        with WindowReader(self._reader).snapshot() as snapshot:
             yield snapshot
 
     @property
     def trace_store(self) -> TraceStore:
-        """The store that traces are read from: the one given, or one on the same database, created on first use."""
-        with self._lock:
-            if self._trace_store is None:
-                self._trace_store = SqlTraceStore.over(self._reader)
-            return self._trace_store
+        """The store that traces are read from: the one given, or one on the same database."""
+        return self._trace_store
 
     def get_incident(self, incident_id: str) -> IncidentSnapshot | None:
         """Return the incident with this id, or None.
@@ -271,13 +301,13 @@ class ExportBundleStore:
         """
         start, end = require_period(since, until)
         limit, severities, tenant = require_limit(limit), choices("severity", severity), self.scope(tenant_id)
-        with self._reader.database.transaction() as connection:
+        with self._reader.transaction(tenant) as connection:
             incidents = self._reader.bound(connection).sources["incidents"]
             where = incidents.within("created_at", start, end)
             if severities is not None:
                 where.append(incidents.among("severity", severities))
             by = self._reader.ordered(order, incidents.moment("created_at"), incidents["id"])
-            return self._reader.rows(connection, IncidentSnapshot, where, tenant, order=by, limit=limit)
+            return self._reader.rows(connection, IncidentSnapshot, where, tenant, read="list", order=by, limit=limit)
 
     def list_runs(
         self,
@@ -322,12 +352,12 @@ class ExportBundleStore:
             "agent_id": choices("agent_id", agent_id),
             "termination_reason": choices("termination_reason", termination_reason),
         }
-        with self._reader.database.transaction() as connection:
+        with self._reader.transaction(tenant) as connection:
             runs = self._reader.bound(connection).sources["runs"]
             where = runs.within("started_at", start, end)
             where += [runs.among(column, values) for column, values in filters.items() if values is not None]
             by = self._reader.ordered(order, runs.moment("started_at"), runs["run_id"])
-            return self._reader.rows(connection, RunSnapshot, where, tenant, order=by, limit=limit)
+            return self._reader.rows(connection, RunSnapshot, where, tenant, read="list", order=by, limit=limit)
 
     def list_traces(
         self,

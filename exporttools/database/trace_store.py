@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import copy
 import datetime as dt
 from collections.abc import Collection, Generator
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Any, Protocol, Self, runtime_checkable
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -16,7 +17,7 @@ from sqlalchemy.sql import ColumnElement
 from exporttools.connections.urls import DatabaseLike
 from exporttools.database.binding import BoundSource
 from exporttools.database.layouts import Layout
-from exporttools.database.readers import BULK_ROWS, BulkReader, count_rows, read_table, stream_rows
+from exporttools.database.readers import BULK_ROWS, count_rows, read_table, stream_rows
 from exporttools.database.scoped_reader import (
     Order,
     ScopedReader,
@@ -57,6 +58,8 @@ class SqlTraceStore:
     layout : Layout or {"auto", "native", "aos"}
     statement_timeout : float, optional
         Seconds that one statement may run.
+    rls_setting : str, optional
+        See :class:`ExportBundleStore`.
 
     Examples
     --------
@@ -74,6 +77,7 @@ class SqlTraceStore:
         tenant_id: str | None = None,
         layout: Layout | str = "auto",
         statement_timeout: float | None = None,
+        rls_setting: str | None = None,
     ) -> None:
         self._use(
             ScopedReader(
@@ -82,6 +86,7 @@ class SqlTraceStore:
                 layout=layout,
                 tables=("runs", "traces", "trace_steps"),
                 statement_timeout=statement_timeout,
+                rls_setting=rls_setting,
             )
         )
 
@@ -94,10 +99,22 @@ class SqlTraceStore:
 
     def _use(self, reader: ScopedReader) -> None:
         self.reader = reader
-        self._bulk = BulkReader(reader.database)
+        self._bulk = reader.bulk
 
     def __repr__(self) -> str:
         return f"<SqlTraceStore {self.reader.description}>"
+
+    def for_tenant(self, tenant_id: str) -> Self:
+        """Return a store that reads one tenant's rows through the connections of this one.
+
+        Raises
+        ------
+        TenantMismatch
+            This store is scoped to another tenant.
+        """
+        store = copy.copy(self)
+        store._use(self.reader.for_tenant(tenant_id))  # noqa: SLF001
+        return store
 
     def get_trace_summary(self, run_id: str, tenant_id: str | None = None) -> TraceSummarySnapshot | None:
         """Return the run's trace: one with a violation, else the last started, else the greatest ``trace_id``.
@@ -128,7 +145,7 @@ class SqlTraceStore:
         Its ``total`` counts the run's traces where there are several.
         """
         tenant, run_id = self._tenant(tenant_id), require_id("run_id", run_id)
-        with self.reader.database.transaction() as connection:
+        with self.reader.transaction(tenant) as connection:
             sources = self.reader.bound(connection).sources
             traces, steps = sources["traces"], sources["trace_steps"]
             violated = sa.or_(traces["violation_step_index"].is_not(None), traces["violation_timestamp"].is_not(None))
@@ -139,7 +156,9 @@ class SqlTraceStore:
                 self.reader.by_text(traces["trace_id"]).desc(),
             ]
             of_run = [traces.among("run_id", [run_id])]
-            return self.reader.rows(connection, TraceSummarySnapshot, of_run, tenant, order=order, limit=1, keys=of_run)
+            return self.reader.rows(
+                connection, TraceSummarySnapshot, of_run, tenant, read="pick", order=order, limit=1, keys=of_run
+            )
 
     def get_trace_steps(self, trace_id: str, tenant_id: str | None = None) -> SnapshotTable[TraceStepSnapshot]:
         """Return all steps of a trace.
@@ -165,7 +184,7 @@ class SqlTraceStore:
             A column forbids one of its values, or two steps have the same index.
         """
         tenant, trace_id = self._tenant(tenant_id), require_id("trace_id", trace_id)
-        with self.reader.database.transaction() as connection:
+        with self.reader.transaction(tenant) as connection:
             steps = self.reader.bound(connection).sources["trace_steps"]
             statement = (
                 steps.select(steps.payload)
@@ -173,22 +192,25 @@ class SqlTraceStore:
                 .order_by(steps["step_index"])
             )
             origin = Origin(steps.table, within=f"trace_id={trace_id!r}")
-            table = self._read_steps(connection, statement, steps, origin)
+            table = self._read_steps(connection, statement, steps, origin, tenant)
         found: SnapshotTable[TraceStepSnapshot] = SnapshotTable(TraceStepSnapshot, table, origin=origin)
         _require_unique(found, origin)
         return found
 
     def _read_steps(
-        self, connection: Connection, statement: Select[Any], steps: BoundSource, origin: Origin
+        self, connection: Connection, statement: Select[Any], steps: BoundSource, origin: Origin, tenant: str
     ) -> pa.Table:
-        database = self.reader.database
+        database, read, columns = self.reader.database, "get trace_steps", steps.payload
         if (
             database.dialect == "postgresql"
-            and count_rows(database, connection, statement, limit=BULK_ROWS) == BULK_ROWS
-            and (table := self._bulk.read_table(connection, statement, steps.payload, origin=origin)) is not None
+            and count_rows(database, connection, statement, read="trace_steps", limit=BULK_ROWS) == BULK_ROWS
+            and (
+                table := self._bulk.read_table(connection, statement, columns, read=read, origin=origin, tenant=tenant)
+            )
+            is not None
         ):
             return table
-        return read_table(database, connection, statement, steps.payload, origin=origin, key=steps.record_type.key)
+        return read_table(database, connection, statement, columns, read=read, origin=origin, key=steps.record_type.key)
 
     def scan_trace_steps(
         self,
@@ -274,7 +296,7 @@ class SqlTraceStore:
         """The schema, then the batches. The read ends when the generator is closed."""
         database = self.reader.database
         with ExitStack() as stack:
-            connection = stack.enter_context(database.transaction())
+            connection = stack.enter_context(self.reader.transaction(tenant))
             sources = self.reader.bound(connection).sources
             steps, traces, runs = sources["trace_steps"], sources["traces"], sources["runs"]
             self.reader.require_unique_keys(connection, (steps, traces, runs), tenant)
@@ -307,13 +329,15 @@ class SqlTraceStore:
             )
             columns = [column for column, _ in picked]
             origin, key = Origin(steps.table), ("tenant_id", "trace_id", *steps.record_type.key)
-            session = None
+            session, read = None, "scan trace_steps"
             if database.dialect == "postgresql":
-                session = stack.enter_context(self._bulk.session(connection))
+                session = stack.enter_context(self._bulk.session(connection, tenant))
             if session is not None:
-                batches = session.batches(statement, columns, origin=origin)
+                batches = session.batches(statement, columns, read=read, origin=origin)
             else:
-                batches = stream_rows(database, connection, statement, columns, origin=origin, key=key)
+                batches = stream_rows(
+                    database, connection, statement, columns, read=read, origin=origin, key=key, tenant=tenant
+                )
             stack.callback(batches.close)  # before the transaction ends
             schema = pa.schema([column.arrow_field for column in columns])
             yield schema
@@ -337,7 +361,7 @@ class SqlTraceStore:
         start, end = require_period(since, until)
         limit, agents = require_limit(limit), choices("agent_id", agent_id)
         tenant = self.reader.tenant(tenant_id)
-        with self.reader.database.transaction() as connection:
+        with self.reader.transaction(tenant) as connection:
             sources = self.reader.bound(connection).sources
             traces, runs = sources["traces"], sources["runs"]
             where: list[ColumnElement[bool]] = runs.within("started_at", start, end)
@@ -348,7 +372,14 @@ class SqlTraceStore:
             same_run = traces.same(runs, "run_id", "tenant_id")
             by = self.reader.ordered(order, runs.moment("started_at"), traces["trace_id"])
             return self.reader.rows(
-                connection, TraceSummarySnapshot, where, tenant, order=by, lookup=(runs, same_run), limit=limit
+                connection,
+                TraceSummarySnapshot,
+                where,
+                tenant,
+                read="list",
+                order=by,
+                lookup=(runs, same_run),
+                limit=limit,
             )
 
     def _tenant(self, tenant_id: str | None) -> str:

@@ -18,7 +18,7 @@ import sqlalchemy as sa
 from sqlalchemy.sql import ColumnElement
 
 from exporttools.database.binding import BoundSource
-from exporttools.database.readers import BulkReader, BulkSession, stream_rows
+from exporttools.database.readers import BulkSession, select_all, stream_rows
 from exporttools.database.scoped_reader import ScopedReader, without_tenant
 from exporttools.errors import TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
@@ -78,22 +78,21 @@ class WindowReader:
     ----------
     reader : ScopedReader
         Reads all four records.
-    bulk : BulkReader
-        On the same database.
     """
 
-    def __init__(self, reader: ScopedReader, bulk: BulkReader) -> None:
-        self._reader, self._bulk = reader, bulk
+    def __init__(self, reader: ScopedReader) -> None:
+        self._reader = reader
 
     @contextmanager
     def snapshot(self) -> Iterator[WindowSnapshot]:
         """Read at one point in time."""
-        database = self._reader.database
+        database, tenant = self._reader.database, self._reader.tenant_id
         with database.snapshot() as connection:
+            database.set_tenant(connection, tenant)
             if database.dialect != "postgresql":
                 yield WindowSnapshot(self._reader, connection, None)
                 return
-            with self._bulk.session(connection) as session:
+            with self._reader.bulk.session(connection, tenant) as session:
                 yield WindowSnapshot(self._reader, connection, session)
 
 
@@ -297,15 +296,24 @@ class WindowSnapshot:
     def _batches(
         self, statement: Select[Any], columns: Sequence[Column], origin: Origin, record_type: RecordType
     ) -> Iterator[pa.RecordBatch]:
+        read = f"export {record_type.table}"
         if self._bulk is not None:
-            return self._bulk.batches(statement, columns, origin=origin)
+            return self._bulk.batches(statement, columns, read=read, origin=origin)
         return stream_rows(
-            self._reader.database, self._connection, statement, columns, origin=origin, key=record_type.key
+            self._reader.database,
+            self._connection,
+            statement,
+            columns,
+            read=read,
+            origin=origin,
+            key=record_type.key,
+            tenant=self._reader.tenant_id,
         )
 
     def _rows(self, statement: Select[Any]) -> Sequence[Any]:
-        with self._reader.database.translated_errors():
-            return self._connection.execute(statement).all()
+        database = self._reader.database
+        database.set_tenant(self._connection, self._reader.tenant_id)
+        return select_all(database, self._connection, statement, read="count for an export")
 
     def _of(self, source: BoundSource, tenant: str | None) -> list[ColumnElement[bool]]:
         """The conditions that a row is the tenant's; empty for all tenants."""

@@ -173,7 +173,7 @@ def plan_export(
     known_runs = sum(known.rows["runs"] for known in job.manifest.windows)
     size = sum(known.bytes["trace_steps"] for known in job.manifest.windows)
     if runs and not (steps and known_runs):
-        with store.window_snapshot() as snapshot:
+        with job.store.window_snapshot() as snapshot:
             steps, known_runs = round(1e6 * snapshot.mean_steps(job.tenant)), 10**6
     estimate = round(runs * steps / known_runs) if known_runs else 0
     return ExportPlan(
@@ -200,9 +200,10 @@ class _Job:
         *,
         create: bool,
     ) -> None:
-        self.store, self.length_s, self.settle = store, parse_window(window), parse_length("settle", settle)
+        self.length_s, self.settle = parse_window(window), parse_length("settle", settle)
         self.since, self.until = require_period(since, until)
         self.tenant = store.scope(tenant_id)
+        self.store = store if self.tenant is None else store.for_tenant(self.tenant)
         found = None
         if (
             create

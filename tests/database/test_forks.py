@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import pickle
+import signal
 import subprocess
 import sys
 import threading
@@ -212,7 +213,7 @@ def test_a_scan_belongs_to_the_process_that_began_it(fleet: str, bulk: bool, mon
     monkeypatch.setattr(readers, "ROWS_PER_FETCH", 10)
     monkeypatch.setattr(readers, "_BULK_BATCH_BYTES", 1000)
     if not bulk:
-        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, driver, snapshot: None)
+        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, driver, snapshot, tenant: None)
     store = ExportBundleStore(fleet)
     _, batches = store.trace_store.step_batches(  # type: ignore[attr-defined]
         tenant_id=None, since=None, until=None, agent_id=None, run_id=None, columns=["tokens"]
@@ -253,6 +254,40 @@ print(len(kept))
         [sys.executable, "-c", program, fleet], capture_output=True, text=True, timeout=60, check=False
     )
     assert (done.stderr, done.stdout) == ("", "1\n" if "postgresql" in fleet else "0\n")
+
+
+def test_a_child_waits_for_no_lock_that_a_thread_of_its_parent_held(
+    fleet: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trace_store_module, "BULK_ROWS", 1)
+    store = ExportBundleStore(fleet)
+
+    def read() -> Any:
+        signal.alarm(30)  # a child that waits for a lock would wait for ever
+        with store.window_snapshot() as window:
+            return truth(store, 3), len(window.tenant_days(None, None, None))
+
+    held = locks_of(store, set())
+    for lock in held:
+        lock.acquire()
+    try:
+        found = in_child(read)
+    finally:
+        for lock in held:
+            lock.release()
+    assert found == (expected(3), 0)
+    assert read() == found
+    signal.alarm(0)
+
+
+def locks_of(thing: object, seen: set[int]) -> list[Any]:
+    """The locks of an object of this package, and of all such objects that it holds."""
+    if isinstance(thing, type(threading.Lock())):
+        return [thing]
+    if not type(thing).__module__.startswith("exporttools.") or id(thing) in seen:
+        return []
+    seen.add(id(thing))
+    return [lock for held in getattr(thing, "__dict__", {}).values() for lock in locks_of(held, seen)]
 
 
 def test_a_database_in_memory_is_copied_with_the_process() -> None:

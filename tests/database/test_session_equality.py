@@ -86,9 +86,7 @@ def test_what_was_given_ends_with_the_transaction(first: Query, second: Query) -
 
 def test_a_temporary_table_makes_them_differ(first: Query, second: Query) -> None:
     first("CREATE TEMP TABLE runs (n integer)")
-    with pytest.raises(
-        SessionsDiffer, match=r"^schemas is 'pg_catalog, public', not 'pg_temp_\d+, pg_catalog, public'$"
-    ):
+    with pytest.raises(SessionsDiffer, match=r"^the list of schemas differs$"):
         make_equal(first, second, custom=[])
 
 
@@ -97,7 +95,7 @@ def test_another_session_user_makes_them_differ(first: Query, second: Query) -> 
     first("CREATE ROLE other")
     try:
         first("SET SESSION AUTHORIZATION other")
-        with pytest.raises(SessionsDiffer, match=r"^current user is 'postgres', not 'other'$"):
+        with pytest.raises(SessionsDiffer, match=r"^the current user differs$"):
             make_equal(first, second, custom=[])
     finally:
         first("RESET SESSION AUTHORIZATION")

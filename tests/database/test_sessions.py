@@ -251,7 +251,7 @@ def rows_only(monkeypatch: pytest.MonkeyPatch) -> None:
     """Every read is row by row, as where ADBC cannot join the snapshot."""
 
     @contextmanager
-    def no_session(_reader: BulkReader, _connection: sa.Connection) -> Iterator[None]:
+    def no_session(_reader: BulkReader, _connection: sa.Connection, _tenant: str | None) -> Iterator[None]:
         yield None
 
     monkeypatch.setattr(BulkReader, "session", no_session)
