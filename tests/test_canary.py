@@ -264,6 +264,7 @@ def test_the_stores_of_the_environment(world: World, monkeypatch: pytest.MonkeyP
 # Methods
 
 STORE_METHODS: dict[str, Callable[..., Any]] = {
+    "for_tenant": lambda s, **t: _for_tenant(s, **t),
     "get_export_bundle": lambda s, **t: [s.get_export_bundle("i1"), s.get_export_bundle(run_id="r1")],
     "get_incident": lambda s, **t: s.get_incident("i1"),
     "get_run_by_run_id": lambda s, **t: s.get_run_by_run_id("r1"),
@@ -283,7 +284,7 @@ STORE_METHODS: dict[str, Callable[..., Any]] = {
 TRACE_METHODS: dict[str, Callable[..., Any]] = {
     **{
         name: STORE_METHODS[name]
-        for name in ("get_trace_steps", "get_trace_summary", "list_traces", "scan_trace_steps")
+        for name in ("for_tenant", "get_trace_steps", "get_trace_summary", "list_traces", "scan_trace_steps")
     },
     "over": lambda s, **t: SqlTraceStore.over(s.reader),
     "pick_trace": lambda s, **t: s.pick_trace("r1", **t),
@@ -306,6 +307,11 @@ DATASET_METHODS: dict[str, Callable[[Dataset], Any]] = {
     "to_arrow": lambda d: [d.to_arrow(table) for table in d.tables],
 }
 REFUSED_WITHIN_A_TENANT = {"compact", "verify"}
+
+
+def _for_tenant(store: ExportBundleStore | SqlTraceStore, tenant_id: str = OURS) -> Any:
+    scoped = store.for_tenant(tenant_id)
+    return [scoped, scoped.list_traces(), scoped.get_trace_steps("t1"), scoped.scan_trace_steps()]
 
 
 def _in_snapshot(store: ExportBundleStore) -> Any:

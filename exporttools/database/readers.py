@@ -114,6 +114,8 @@ def _rows(
     names = schema.names
     held = database.dialect == "postgresql" and not ahead  # SQLite returns rows one by one anyway
     options = {"stream_results": True, "max_row_buffer": ROWS_PER_FETCH} if held else {}
+    if held:
+        database.set_tenant(connection, tenant)
     with database.translated_errors():
         result = connection.execute(statement, execution_options=options)
         # The driver's own rows, unless SQLAlchemy has buffered the first of them: unpacking SQLAlchemy's rows costs as
@@ -121,17 +123,14 @@ def _rows(
         cursor: Any = result if held else result.cursor
         opener = Opener()
         try:
-            while True:
-                if held:
-                    database.set_tenant(connection, tenant)
-                rows = cursor.fetchmany(ROWS_PER_FETCH)
-                if not rows:
-                    return
+            while rows := cursor.fetchmany(ROWS_PER_FETCH):
                 values = list(zip(*rows, strict=True))
                 where = _RowNames(origin, {name: values[names.index(name)] for name in key if name in names})
                 arrays = [_array(column, values[i], where) for i, column in enumerate(columns)]
                 yield pa.RecordBatch.from_arrays(arrays, schema=schema)
                 opener.require_this_process(database.label)
+                if held:
+                    database.set_tenant(connection, tenant)
         finally:
             if opener.is_this_process:
                 result.close()
