@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import re
 import shutil
 import subprocess
@@ -14,7 +15,8 @@ from typer.testing import CliRunner
 
 from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
 from exporttools.cli import app
-from tests.databases import create_native, one_of_each
+from tests.databases import create_native, one_of_each, run_sql
+from tests.tenants import TABLES, role_on, shared_tables, url_of
 
 ROOT = Path(__file__).parents[1]
 
@@ -45,6 +47,30 @@ def test_the_layout_of_ones_own() -> None:
     names: dict[str, Any] = {}
     exec(_code("docs/layouts.md")[0].replace("postgresql://...", "postgresql://h/d"), names)
     assert "layout mine" in repr(names["store"])
+
+
+def test_the_page_on_tenants(fresh_postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
+    [policies] = _code("docs/tenants.md", "sql")
+    shared_tables(fresh_postgres_url)
+    run_sql(fresh_postgres_url, *(policies.replace(" runs ", f" {table} ") for table in TABLES))
+    with role_on(fresh_postgres_url) as role:
+        run_sql(fresh_postgres_url, f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}")
+        as_admin, *as_role = _code("docs/tenants.md")
+        names: dict[str, Any] = {}
+        exec(as_admin.replace("postgresql://...", fresh_postgres_url), names)
+        assert [len(runs) for runs in names["runs"].values()] == [1, 1]
+        assert len(ExportBundleStore(url_of(fresh_postgres_url, role)).list_runs()) == 0
+        level = logging.getLogger("exporttools").level
+        try:
+            for code in as_role:
+                exec(code.replace("postgresql://...", url_of(fresh_postgres_url, role)), names)
+        finally:
+            logging.getLogger("exporttools").setLevel(level)
+        assert [found.goal for found in names["secured"].list_runs(tenant_id="globex")] == ["globex"]
+        names["secured"]._reader.database.engine.dispose()
+    record = re.search(r"^    DEBUG:exporttools:(.*) ms=", (ROOT / "docs/tenants.md").read_text(), re.MULTILINE)
+    assert record is not None
+    assert [message.partition(" ms=")[0] for message in caplog.messages] == [record[1]]
 
 
 @pytest.mark.filterwarnings("ignore:EXPORTTOOLS_DATABASE_URL is not set")

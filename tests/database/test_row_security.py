@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime as dt
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from typing import Any
@@ -14,8 +15,11 @@ from sqlalchemy import make_url
 from exporttools import ConfigError, ExportBundleStore, SqlTraceStore, export_dataset, open_dataset, plan_export
 from exporttools.database import readers, window_reader
 from exporttools.database import trace_store as trace_store_module
-from exporttools.database.readers import BulkReader, BulkSession
-from tests.databases import run_sql
+from exporttools.database.opening import Database
+from exporttools.database.readers import BulkReader, BulkSession, stream_rows
+from exporttools.records.schema import Column
+from exporttools.records.validity import Origin
+from tests.databases import NOON, run_sql
 from tests.tenants import TABLES, allow, role_on, shared_tables, url_of
 
 SETTING = "app.tenant_id"
@@ -168,9 +172,24 @@ def test_reads_of_two_tenants_in_one_snapshot(secured: str, on_engine: bool, mon
     engine.dispose()
 
 
-def _day() -> Any:
-    from tests.databases import NOON
+def test_a_stream_that_goes_on_after_another_tenants_read(secured: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The server holds each row against the policy as it is fetched, where it need not sort them first."""
+    monkeypatch.setattr(readers, "ROWS_PER_FETCH", 1_000)
+    database = Database(secured, rls_setting=SETTING)
+    statement = sa.select(sa.column("tenant_id", sa.Text())).select_from(sa.table("trace_steps"))
+    columns = [Column("tenant_id", "string", False, "")]
+    with database.transaction() as connection:
+        database.set_tenant(connection, "globex")
+        found = []
+        for batch in stream_rows(
+            database, connection, statement, columns, read="steps", origin=Origin("trace_steps"), tenant="acme"
+        ):
+            found += batch["tenant_id"].to_pylist()
+            database.set_tenant(connection, "globex")
+    assert found == ["acme"] * LONG
 
+
+def _day() -> tuple[dt.datetime, dt.datetime]:
     return NOON.replace(hour=0), NOON.replace(hour=23)
 
 
