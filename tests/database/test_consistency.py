@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from exporttools import ExportBundle, ExportBundleStore
 from exporttools.database import trace_store as trace_store_module
+from exporttools.database.readers import BulkReader
 from tests.databases import create_native, incident, run, run_sql, step, trace, wal_mode, writable
 
 READS = 200
@@ -95,9 +96,9 @@ def test_bulk_reads_are_at_the_same_point_in_time(moving_money: str, monkeypatch
     """ADBC reads on a connection of its own, which has to join the snapshot."""
     monkeypatch.setattr(trace_store_module, "BULK_ROWS", 1)
     joined = []
-    read_table = trace_store_module.BulkReader.read_table
+    read_table = BulkReader.read_table
     monkeypatch.setattr(
-        trace_store_module.BulkReader,
+        BulkReader,
         "read_table",
         lambda *given, **named: joined.append(1) or read_table(*given, **named),
     )
