@@ -273,10 +273,10 @@ class ExportBundleStore:
         limit, severities, tenant = require_limit(limit), choices("severity", severity), self.scope(tenant_id)
         with self._reader.database.transaction() as connection:
             incidents = self._reader.bound(connection).sources["incidents"]
-            where = incidents.within("created_at", start, end)
-            if severities is not None:
-                where.append(incidents.among("severity", severities))
-            by = self._reader.ordered(order, incidents.moment("created_at"), incidents["id"])
+            where = [] if severities is None else [incidents.among("severity", severities)]
+            created = self._reader.time(connection, incidents, "created_at", tenant, *where)
+            where += created.within(start, end)
+            by = self._reader.ordered(order, created.moment, incidents["id"])
             return self._reader.rows(connection, IncidentSnapshot, where, tenant, order=by, limit=limit)
 
     def list_runs(
@@ -324,9 +324,10 @@ class ExportBundleStore:
         }
         with self._reader.database.transaction() as connection:
             runs = self._reader.bound(connection).sources["runs"]
-            where = runs.within("started_at", start, end)
-            where += [runs.among(column, values) for column, values in filters.items() if values is not None]
-            by = self._reader.ordered(order, runs.moment("started_at"), runs["run_id"])
+            where = [runs.among(column, values) for column, values in filters.items() if values is not None]
+            started = self._reader.time(connection, runs, "started_at", tenant, *where)
+            where += started.within(start, end)
+            by = self._reader.ordered(order, started.moment, runs["run_id"])
             return self._reader.rows(connection, RunSnapshot, where, tenant, order=by, limit=limit)
 
     def list_traces(
