@@ -249,7 +249,7 @@ class ExportBundleStore:
         ----------
         tenant_id : str, optional
         since, until : datetime.datetime, optional
-            With a time zone; half-open, [since, until), over ``created_at``.
+            With a time zone; half-open, [since, until), over ``created_at``. Incidents without one are then left out.
         severity : str or collection of str, optional
         limit : int, optional
             The most rows to return. If there are more, the table is ``truncated`` and its ``total`` counts them all.
@@ -261,6 +261,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``created_at`` that SQLite stores is not a time.
 
         Examples
         --------
@@ -308,6 +310,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``started_at`` that SQLite stores is not a time.
 
         Examples
         --------
@@ -363,6 +367,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative; or the `trace_store` cannot list.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``started_at`` that SQLite stores is not a time.
         """
         trace_store = self.trace_store
         if not isinstance(trace_store, SqlTraceStore):
