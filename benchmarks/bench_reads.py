@@ -6,6 +6,7 @@ counts, so that noise on the machine affects all alike.
 
 from __future__ import annotations
 
+import datetime as dt
 import gc
 import io
 import os
@@ -199,6 +200,39 @@ def bench_traces(report: Report, urls: dict[str, str]) -> None:
     )
 
 
+def bench_lists(report: Report, directory: str) -> None:
+    """List runs of SQLite by time: what an index and texts of one form save. A new store looks through the times first."""
+    runs = 300_000
+    template = sample_tables()["runs"].take(pa.array(np.arange(runs) % 292))
+    start = pa.array(1_760_000_000_000_000 + np.random.RandomState(0).permutation(runs) * 60_000_000).cast(
+        pa.timestamp("us", "UTC")
+    )
+    changed = {"run_id": pa.array([f"run-{i:06d}" for i in range(runs)]), "started_at": start, "completed_at": start}
+    for name, values in changed.items():
+        at = template.schema.get_field_index(name)
+        template = template.set_column(at, template.schema.field(at), values)
+    urls = {form: f"sqlite:///{directory}/{form}.sqlite" for form in ("indexed", "plain", "mixed")}
+    for form, url in urls.items():
+        load_tables(url, {**sample_tables(), "runs": template}.items())
+        engine = sa.create_engine(url)
+        with engine.begin() as connection:
+            if form != "indexed":
+                connection.exec_driver_sql("DROP INDEX ix_runs_started_at")
+            if form == "mixed":  # parsed by Python, as all times once were
+                connection.exec_driver_sql("UPDATE runs SET started_at = started_at || 'Z' WHERE run_id = 'run-000007'")
+        engine.dispose()
+    day = {"since": dt.datetime(2025, 12, 1, tzinfo=dt.UTC), "until": dt.datetime(2025, 12, 2, tzinfo=dt.UTC)}
+    for what, options in (("list_runs(limit=5)", {"limit": 5}), ("list_runs of one day", day)):
+        stores = {form: ExportBundleStore(url) for form, url in urls.items()}
+        candidates: Candidates = {
+            form: lambda store=store, options=options: store.list_runs(**options) for form, store in stores.items()
+        }
+        candidates["new store"] = lambda options=options: ExportBundleStore(urls["plain"]).list_runs(**options)
+        times = best_seconds(candidates, rounds=3)
+        for form in ("indexed", "plain", "new store"):
+            report.ratio(f"{what}, SQLite, {form}: of mixed forms", times[form], times["mixed"], faster=True)
+
+
 def bench_crossover(report: Report, url: str) -> None:
     """Find from how many rows the bulk reader is faster: where the ratio falls below 1."""
     configured = trace_store_module.BULK_ROWS
@@ -275,6 +309,7 @@ def main() -> None:
         report = Report()
         bench_lookups(report, urls)
         bench_traces(report, urls)
+        bench_lists(report, directory)
         bench_crossover(report, urls["postgresql"])
         bench_start(report)
         bench_timeline(report, urls)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import difflib
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -10,6 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import Connection, Select
+from sqlalchemy.dialects import sqlite
 from sqlalchemy.dialects.postgresql import CITEXT
 from sqlalchemy.sql import ColumnElement, FromClause
 
@@ -18,10 +18,10 @@ from exporttools.database.layouts import LAYOUTS, Constant, Field, Layout, Sourc
 from exporttools.database.live_tables import LiveColumn, LiveTable, LiveTables
 from exporttools.database.opening import Database
 from exporttools.database.stored_columns import StoredColumn
+from exporttools.database.stored_times import StoredTime
 from exporttools.errors import ConfigError, SchemaMismatch
 from exporttools.records.schema import RECORD_TYPES, Column, RecordType
 from exporttools.text.inert import one_line
-from exporttools.times import epoch_us
 
 _NAMES_SHOWN = 60
 """How many names of tables or columns a message lists."""
@@ -46,7 +46,7 @@ class Unowned:
     stored: StoredColumn
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class BoundSource:
     """One record's source in a live database: the tables and expressions to select.
 
@@ -81,6 +81,7 @@ class BoundSource:
     _from: FromClause
     _where: tuple[ColumnElement[bool], ...]
     _dialect: str
+    _missing_indexes: Mapping[bool, str]
 
     def __getitem__(self, name: str) -> ColumnElement[Any]:
         """The SQL expression of a column."""
@@ -130,50 +131,13 @@ class BoundSource:
         lookup = self._from.outerjoin(other.from_clause, sa.and_(on, *other.conditions))
         return statement.select_from(lookup).where(*self._where)
 
-    def moment(self, name: str) -> ColumnElement[Any]:
-        """A time column as an expression that sorts by time; in SQLite, texts of mixed ISO 8601 forms do not."""
-        if self._dialect == "sqlite":
-            return sa.func.exporttools_utc_us(self[name], type_=sa.BigInteger())
-        return self[name]
+    def time(self, name: str) -> StoredTime:
+        """A time column, to be compared and sorted."""
+        return StoredTime(self[name], self._dialect)
 
-    def within(self, name: str, since: dt.datetime | None, until: dt.datetime | None) -> list[ColumnElement[bool]]:
-        """The conditions that put a time column in [since, until)."""
-        moment = self.moment(name)
-        conditions = self._nearby(name, since, until) if self._dialect == "sqlite" else []
-        if since is not None:
-            conditions.append(moment >= self._bound(since))
-        if until is not None:
-            conditions.append(moment < self._bound(until))
-        return conditions
-
-    def _nearby(self, name: str, since: dt.datetime | None, until: dt.datetime | None) -> list[ColumnElement[bool]]:
-        """Conditions that SQLite checks in C, before it calls Python to parse a text's time.
-
-        A text that starts with a date is within a day of it, whatever its offset; any other text passes.
-        """
-        stored = sa.type_coerce(self[name], sa.Text())
-        dated = stored.bool_op("GLOB")("[0-9][0-9][0-9][0-9]-[0-9][0-9]-[0-9][0-9]*")
-        day = dt.timedelta(days=1)
-        bounds = []
-        if since is not None and since.year > 1:
-            bounds.append(stored >= (since - day).date().isoformat())
-        if until is not None and until.year < dt.MAXYEAR:
-            bounds.append(stored < (until + 2 * day).date().isoformat())
-        return [sa.or_(sa.not_(dated), sa.and_(*bounds))] if bounds else []
-
-    def grid_number(self, name: str, length_s: int) -> ColumnElement[Any]:
-        """The number of the grid interval that a time column falls in; intervals of `length_s` start at 1970-01-01."""
-        if self._dialect == "sqlite":
-            moment, length = self.moment(name), length_s * 1_000_000
-            # SQLite's remainder takes the sign of the dividend, and its integer division truncates towards zero.
-            return (moment - (moment % length + length) % length) // length
-        seconds = sa.cast(sa.func.extract("epoch", self[name]), sa.Numeric)
-        return sa.cast(sa.func.floor(seconds / length_s), sa.BigInteger())
-
-    def _bound(self, moment: dt.datetime) -> Any:
-        if self._dialect == "sqlite":
-            return epoch_us(moment)
-        return moment
+    def missing_index(self, *, one_tenant: bool) -> str | None:
+        """The statement that adds an index by time, of one tenant's rows or of all; None if there is one or can be none."""
+        return self._missing_indexes.get(one_tenant)
 
 
 @dataclass(frozen=True)
@@ -266,6 +230,7 @@ class _Binding:
             _from=from_,
             _where=tuple(where),
             _dialect=self._dialect,
+            _missing_indexes=self._missing_indexes(),
         )
         if source.started_at is None:
             return bound
@@ -273,7 +238,7 @@ class _Binding:
         if started is None:
             return bound
         stored["started_at"] = started
-        return replace(bound, started_at=bound.moment("started_at"))
+        return replace(bound, started_at=bound.time("started_at").moment)
 
     def _from(self) -> FromClause:
         source = self._source
@@ -399,6 +364,32 @@ class _Binding:
             on = join.on.items()
             keys[join.table] = {theirs for theirs, ours in on if not self._defaults(Field(theirs, join.table), ours)}
         return all(any(unique <= key for unique in self._tables[table].unique) for table, key in keys.items())
+
+    def _missing_indexes(self) -> dict[bool, str]:
+        """By whether one tenant's rows are read: the statement that adds an index by time, where SQLite could use one."""
+        live, time = self._tables[self._source.table], self._record_type.time
+        if self._dialect != "sqlite" or time is None or live.indexes is None:
+            return {}
+        places = [self._place("tenant_id"), self._place(time)]
+        owned = [
+            p.table in (None, self._source.table) and p.convert is None and p.column in live.columns for p in places
+        ]
+        tenant, moment = (place.column for place in places)
+        wanted: dict[bool, tuple[str, ...]] = {False: (moment,)} if owned[1] else {}
+        if all(owned):
+            wanted[True] = (tenant, moment)
+        return {
+            one_tenant: _create_index(live, columns)
+            for one_tenant, columns in wanted.items()
+            if not any(index[: len(columns)] == columns for index in live.indexes)
+        }
+
+
+def _create_index(table: LiveTable, columns: tuple[str, ...]) -> str:
+    quote = sqlite.dialect().identifier_preparer.quote
+    schema = f"{quote(table.schema)}." if table.schema else ""
+    index = quote("_".join((table.name, *columns)))
+    return f"CREATE INDEX {schema}{index} ON {quote(table.name)} ({', '.join(map(quote, columns))})"
 
 
 def _key_names(record_type: RecordType) -> tuple[str, ...]:

@@ -42,12 +42,15 @@ class LiveTable:
     columns : mapping of str to LiveColumn
     unique : tuple of frozenset of str
         Sets of columns of which no two rows have the same values, unless one is NULL.
+    indexes : tuple of tuple of str, or None
+        SQLite only: the columns of each index over all rows that compares by bytes, in order. None for a view.
     """
 
     name: str
     schema: str | None
     columns: Mapping[str, LiveColumn]
     unique: tuple[frozenset[str], ...]
+    indexes: tuple[tuple[str, ...], ...] | None
 
     def alias(self) -> FromClause:
         """The table under a new alias: two sources may read the same table."""
@@ -91,7 +94,8 @@ class LiveTables:
         }
         # In an SQLite column without a type, 7 and '7' are two values that read as one text.
         proper = {column for column, live in columns.items() if not isinstance(live.type, (sa.types.NullType, sa.BLOB))}
-        return LiveTable(name, schema, columns, tuple(frozenset(names) for names in unique if proper.issuperset(names)))
+        keys = tuple(frozenset(names) for names in unique if proper.issuperset(names))
+        return LiveTable(name, schema, columns, keys, None if self._postgresql else self._indexes(name, schema))
 
     def _of_postgresql(self, name: str, schema: str | None) -> tuple[set[str], list[list[str]]]:
         """The columns that fold, and the sets of columns that are unique."""
@@ -112,6 +116,17 @@ class LiveTables:
         for index, column in self._connection.exec_driver_sql(_SQLITE_UNIQUE, {"name": name, "schema": database}):
             unique.setdefault(index, []).append(column)
         return None if self._collates[database] else set(), list(unique.values())
+
+    def _indexes(self, name: str, schema: str | None) -> tuple[tuple[str, ...], ...] | None:
+        """The indexes of an SQLite table."""
+        if name in self._inspector.get_view_names(schema=schema):
+            return None
+        found: dict[str, list[str]] = {}
+        for index, column in self._connection.exec_driver_sql(
+            _SQLITE_INDEXES, {"name": name, "schema": schema or "main"}
+        ):
+            found.setdefault(index, []).append(column)
+        return tuple(map(tuple, found.values()))
 
 
 def _beneath(live_type: sa.types.TypeEngine[Any]) -> sa.types.TypeEngine[Any]:
@@ -141,4 +156,10 @@ SELECT i.name, c.name FROM pragma_index_list(:name, :schema) AS i, pragma_index_
 WHERE i."unique" AND NOT i.partial AND NOT EXISTS (SELECT 1 FROM pragma_index_info(i.name, :schema) WHERE name IS NULL)
 UNION ALL
 SELECT 'primary key', name FROM pragma_table_info(:name, :schema) WHERE pk > 0
+"""
+
+_SQLITE_INDEXES = """
+SELECT i.name, CASE WHEN c.coll = 'BINARY' THEN coalesce(c.name, '') ELSE '' END
+FROM pragma_index_list(:name, :schema) AS i, pragma_index_xinfo(i.name, :schema) AS c
+WHERE NOT i.partial AND c.key ORDER BY i.seq, c.seqno
 """

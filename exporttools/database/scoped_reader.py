@@ -7,9 +7,12 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
+import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakKeyDictionary
 
 import pyarrow.compute as pc
 import sqlalchemy as sa
@@ -21,6 +24,7 @@ from exporttools.database.binding import BoundLayout, BoundSource, bind
 from exporttools.database.layouts import Layout
 from exporttools.database.opening import Database
 from exporttools.database.readers import BulkReader, read_table, select_all, select_count
+from exporttools.database.stored_times import StoredTime, TimeForm, data_version
 from exporttools.errors import ConfigError, InconsistentData, TenantMismatch
 from exporttools.records.schema import RECORD_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
@@ -30,6 +34,9 @@ from exporttools.text.words import plural
 
 if TYPE_CHECKING:
     import pyarrow as pa
+    from sqlalchemy import Select
+
+_logger = logging.getLogger("exporttools")
 
 Order = Literal["newest", "oldest"]
 
@@ -75,6 +82,7 @@ class ScopedReader:
         self._matched: list[tuple[BoundLayout, bool]] = []  # and whether the database sorts text by code points anyway
         self._unique: set[tuple[str, str | None]] = set()  # the tables and tenants whose keys were counted
         self._unowned: dict[str, int] = {}  # how many rows without a tenant each table has, once they are counted
+        self._advised: set[str] = set()  # the indexes that the log has said to add
 
     def for_tenant(self, tenant_id: str) -> ScopedReader:
         """A reader of one tenant that shares the connections, and what is known of the database.
@@ -208,22 +216,87 @@ class ScopedReader:
             if not where:
                 self._unique.add((table, tenant))
 
-    def unowned_rows(self, connection: Connection, tenant: str | None) -> dict[str, int]:
+    def time(
+        self,
+        connection: Connection,
+        source: BoundSource,
+        name: str,
+        tenant: str | None,
+        *filters: ColumnElement[bool],
+        among: Select[Any] | None = None,
+    ) -> StoredTime:
+        """A time column of the rows that pass the filters, proved to be comparable.
+
+        Free in PostgreSQL, whose types say so. In SQLite, where a column holds anything, the rows are looked through. Of all
+        rows of a tenant, that is remembered until the data change; a filter's rows are looked through at every call.
+
+        Parameters
+        ----------
+        source : BoundSource
+            Has the column.
+        tenant : str or None
+            The tenant whose rows are read, or None for all.
+        *filters : conditions
+        among : Select, optional
+            The tenant's rows joined with all that the filters refer to, without columns; by default the source's own.
+
+        Raises
+        ------
+        InconsistentData
+            Values are not times. Names the table and the column, counts them, and shows one.
+        """
+        time = source.time(name)
+        if self.database.dialect != "sqlite":
+            return time
+        proofs = connection.info.setdefault("exporttools.times", WeakKeyDictionary()).setdefault(source, {})
+        with self.database.translated_errors():
+            version = data_version(connection)
+            for whose in (tenant, None):
+                known, form = proofs.get((name, whose), (None, None))
+                if known == version:
+                    return replace(time, form=form)
+            rows = source.select([]).where(*([] if tenant is None else self.is_tenant(source, tenant)))
+            if filters:
+                form = _common_form(connection, source, name, (rows if among is None else among).where(*filters))
+            else:
+                form = _common_form(connection, source, name, rows)
+                proofs[name, tenant] = version, form
+        self._advise(source, name, form, tenant)
+        return replace(time, form=form)
+
+    def _advise(self, source: BoundSource, name: str, form: TimeForm | None, tenant: str | None) -> None:
+        """Say once which index is missing."""
+        missing = None if form is None else source.missing_index(one_tenant=tenant is not None)
+        if missing is not None and missing not in self._advised:
+            self._advised.add(missing)
+            _logger.info(
+                "%s: lists by %s read all of %s, which has no index for it. To add one: %s",
+                self.database.label, name, source.table, missing,
+            )  # fmt: skip
+
+    def unowned_rows(
+        self, connection: Connection, tenant: str | None, tables: Collection[str] | None = None
+    ) -> dict[str, int]:
         """Count the rows without a tenant, which are read as the layout's default tenant's.
 
         Parameters
         ----------
         tenant : str or None
             The tenant whose rows are read, or None for all.
+        tables : collection of str, optional
+            Native table names; by default all.
 
         Returns
         -------
         dict of str to int
             By native table name; tables that have no such rows are left out. Empty where another tenant's rows are read.
         """
+        for name in self._tables if tables is None else tables:
+            self._unowned.pop(name, None)  # as it is now, not as it was at the first read
         counts = {
             name: self._count_unowned(connection, source, tenant)
             for name, source in self.bound(connection).sources.items()
+            if tables is None or name in tables
         }
         return {name: count for name, count in counts.items() if count}
 
@@ -327,6 +400,34 @@ class ScopedReader:
         if order == "newest":
             return [moment.desc().nulls_last(), text.desc()]
         return [moment.asc().nulls_last(), text.asc()]
+
+
+def _common_form(connection: Connection, source: BoundSource, name: str, rows: Select[Any]) -> TimeForm | None:
+    """The form of all times of the rows, or None if there are several; InconsistentData if any is not a time."""
+    time, forms = source.time(name), set[TimeForm]()
+    others = rows.add_columns(time.stored).where(time.stored.is_not(None)).limit(1)
+    while True:
+        other = connection.execute(others.where(sa.not_(time.is_of(forms))) if forms else others).first()
+        if other is None:
+            return next(iter(forms or [TimeForm(" ", 6, "")])) if len(forms) < 2 else None
+        form = TimeForm.of(other[0])
+        if form is None or form in forms:
+            break
+        forms.add(form)
+    wrong = rows.where(time.is_unreadable(forms))
+    count = int(connection.execute(wrong.add_columns(sa.func.count())).scalar_one())
+    if not count:
+        return None
+    *values, value = connection.execute(wrong.add_columns(*source.key[1:], time.stored).limit(1)).one()
+    names = source.record_type.stored_key
+    key = ", ".join(f"{n}={one_line(repr(v), 100)}" for n, v in zip(names, values, strict=True))
+    raise InconsistentData(
+        f"{source.table}: {plural(count, 'row has', 'rows have')} a {name} that is not a time, such as "
+        f"{one_line(repr(value), 100)} in row {key}; expected a time such as '2026-10-05 12:00:00.000000'. What is not a time "
+        f"can be neither compared nor sorted: fix it at its source, or convert the column in a layout of your own: "
+        f"Field({name!r}, convert=...)",
+        table=source.table, key=key, column=name,
+    )  # fmt: skip
 
 
 def _repeated(source: BoundSource, tenant: object, key: str) -> InconsistentData:

@@ -279,7 +279,7 @@ class ExportBundleStore:
         ----------
         tenant_id : str, optional
         since, until : datetime.datetime, optional
-            With a time zone; half-open, [since, until), over ``created_at``.
+            With a time zone; half-open, [since, until), over ``created_at``. Incidents without one are then left out.
         severity : str or collection of str, optional
         limit : int, optional
             The most rows to return. If there are more, the table is ``truncated`` and its ``total`` counts them all.
@@ -291,6 +291,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``created_at`` that SQLite stores is not a time.
 
         Examples
         --------
@@ -303,10 +305,10 @@ class ExportBundleStore:
         limit, severities, tenant = require_limit(limit), choices("severity", severity), self.scope(tenant_id)
         with self._reader.transaction(tenant) as connection:
             incidents = self._reader.bound(connection).sources["incidents"]
-            where = incidents.within("created_at", start, end)
-            if severities is not None:
-                where.append(incidents.among("severity", severities))
-            by = self._reader.ordered(order, incidents.moment("created_at"), incidents["id"])
+            where = [] if severities is None else [incidents.among("severity", severities)]
+            created = self._reader.time(connection, incidents, "created_at", tenant, *where)
+            where += created.within(start, end)
+            by = self._reader.ordered(order, created.moment, incidents["id"])
             return self._reader.rows(connection, IncidentSnapshot, where, tenant, read="list", order=by, limit=limit)
 
     def list_runs(
@@ -338,6 +340,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``started_at`` that SQLite stores is not a time.
 
         Examples
         --------
@@ -354,9 +358,10 @@ class ExportBundleStore:
         }
         with self._reader.transaction(tenant) as connection:
             runs = self._reader.bound(connection).sources["runs"]
-            where = runs.within("started_at", start, end)
-            where += [runs.among(column, values) for column, values in filters.items() if values is not None]
-            by = self._reader.ordered(order, runs.moment("started_at"), runs["run_id"])
+            where = [runs.among(column, values) for column, values in filters.items() if values is not None]
+            started = self._reader.time(connection, runs, "started_at", tenant, *where)
+            where += started.within(start, end)
+            by = self._reader.ordered(order, started.moment, runs["run_id"])
             return self._reader.rows(connection, RunSnapshot, where, tenant, read="list", order=by, limit=limit)
 
     def list_traces(
@@ -392,6 +397,8 @@ class ExportBundleStore:
             A datetime is naive, `since` is not before `until`, or `limit` is negative; or the `trace_store` cannot list.
         TenantMismatch
             `tenant_id` is not the store's tenant.
+        InconsistentData
+            A ``started_at`` that SQLite stores is not a time.
         """
         trace_store = self.trace_store
         if not isinstance(trace_store, SqlTraceStore):

@@ -315,11 +315,16 @@ class SqlTraceStore:
                 runs.from_clause,
                 sa.and_(runs.same(traces, "run_id", "tenant_id"), *runs.conditions),
             )
-            where = [*steps.conditions, *steps.within("timestamp", since, until)]
+            where = [*steps.conditions]
             if tenant is not None:
                 where += self.reader.is_tenant(steps, tenant)
+            joined_steps = sa.select().select_from(tables).where(*where)
             of = {"agent_id": runs, "run_id": traces}
-            where += [of[name].among(name, values) for name, values in filters.items() if values is not None]
+            among = [of[name].among(name, values) for name, values in filters.items() if values is not None]
+            where += among
+            if since is not None or until is not None:
+                time = self.reader.time(connection, steps, "timestamp", tenant, *among, among=joined_steps)
+                where += time.within(since, until)
             by_text = self.reader.by_text
             statement = (
                 sa.select(*(expression.label(column.name) for column, expression in picked))
@@ -364,13 +369,17 @@ class SqlTraceStore:
         with self.reader.transaction(tenant) as connection:
             sources = self.reader.bound(connection).sources
             traces, runs = sources["traces"], sources["runs"]
-            where: list[ColumnElement[bool]] = runs.within("started_at", start, end)
+            where: list[ColumnElement[bool]] = []
             if run_id is not None:
                 where.append(traces.among("run_id", [require_id("run_id", run_id)]))
             if agents is not None:
                 where.append(runs.among("agent_id", agents))
             same_run = traces.same(runs, "run_id", "tenant_id")
-            by = self.reader.ordered(order, runs.moment("started_at"), traces["trace_id"])
+            own = [] if tenant is None else self.reader.is_tenant(traces, tenant)
+            joined = traces.select([], joined=(runs, same_run)).where(*own)
+            started = self.reader.time(connection, runs, "started_at", tenant, *where, among=joined)
+            where += started.within(start, end)
+            by = self.reader.ordered(order, started.moment, traces["trace_id"])
             return self.reader.rows(
                 connection,
                 TraceSummarySnapshot,
@@ -391,7 +400,7 @@ class SqlTraceStore:
 
 def _first_step_at(traces: BoundSource, steps: BoundSource, tenant: str) -> ColumnElement[Any]:
     """When a trace's first step started: one index lookup for each of the run's traces."""
-    first = steps.select([]).add_columns(steps.moment("timestamp"))
+    first = steps.select([]).add_columns(steps.time("timestamp").moment)
     first = first.where(steps.among("tenant_id", [tenant]), steps.same(traces, "trace_id"))
     return first.order_by(steps["step_index"]).limit(1).correlate(traces.from_clause).scalar_subquery()
 

@@ -20,6 +20,7 @@ from sqlalchemy.sql import ColumnElement
 from exporttools.database.binding import BoundSource
 from exporttools.database.readers import BulkSession, select_all, stream_rows
 from exporttools.database.scoped_reader import ScopedReader, without_tenant
+from exporttools.database.stored_times import StoredTime
 from exporttools.errors import TenantMismatch
 from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column, RecordType
 from exporttools.records.validity import Origin
@@ -52,13 +53,31 @@ class GridCount:
 
 
 @dataclass(frozen=True, slots=True)
+class UndatedRows:
+    """What has no place in time.
+
+    Attributes
+    ----------
+    runs, traces, incidents : int
+        Runs without a start, traces whose run is unknown or has no start, and incidents without a time of creation.
+    """
+
+    runs: int
+    traces: int
+    incidents: int
+
+    def __bool__(self) -> bool:
+        return bool(self.runs or self.traces or self.incidents)
+
+
+@dataclass(frozen=True, slots=True)
 class TenantDay:
     """One tenant's runs and incidents of a UTC day, or of as much of the day as a window covers.
 
     Attributes
     ----------
     since, until : datetime.datetime or None
-        Half-open, [since, until); both None for the runs without a start.
+        Half-open, [since, until); both None for what has no place in time.
     runs, open_runs, incidents : int
         As counted in the window's snapshot.
     """
@@ -140,30 +159,36 @@ class WindowSnapshot:
         until: dt.datetime | None,
         second: ColumnElement[Any],
     ) -> dict[int, tuple[int, int]]:
-        number = source.grid_number(column, length_s)
+        time = self._time(source, column, tenant)
+        number = time.grid_number(length_s)
         statement = (
             source.select([])
             .add_columns(number, sa.func.count(), second)
-            .where(
-                *self._of(source, tenant),
-                source.moment(column).is_not(None),
-                *source.within(column, since, until),
-            )
+            .where(*self._of(source, tenant), time.read.is_not(None), *time.within(since, until))
             .group_by(number)
         )
         return {int(found): (int(count), int(more or 0)) for found, count, more in self._rows(statement)}
 
-    def undated(self, tenant: str | None) -> int:
-        """Count the runs without a start, and the traces whose run is unknown or has no start."""
-        runs = self._sources["runs"]
-        lost_runs = runs.select([]).add_columns(sa.func.count()).where(*self._of(runs, tenant), *self._without_start())
+    def undated(self, tenant: str | None) -> UndatedRows:
+        """Count the rows that have no place in time."""
+        runs, incidents = self._sources["runs"], self._sources["incidents"]
         traces, joined = self._traces_and_runs()
-        lost_traces = (
-            traces.select([], joined=joined)
-            .add_columns(sa.func.count())
-            .where(*self._of(traces, tenant), *self._without_start())
+        without_start = self._when(runs, "started_at", tenant, None, None)
+        return UndatedRows(
+            runs=self._count(runs, tenant, without_start),
+            traces=self._count(traces, tenant, without_start, joined),
+            incidents=self._count(incidents, tenant, self._when(incidents, "created_at", tenant, None, None)),
         )
-        return sum(int(self._rows(statement)[0][0]) for statement in (lost_runs, lost_traces))
+
+    def _count(
+        self,
+        source: BoundSource,
+        tenant: str | None,
+        where: Sequence[ColumnElement[bool]],
+        joined: tuple[BoundSource, ColumnElement[bool]] | None = None,
+    ) -> int:
+        counted = source.select([], joined=joined).add_columns(sa.func.count()).where(*self._of(source, tenant), *where)
+        return int(self._rows(counted)[0][0])
 
     def tenant_days(self, tenant: str | None, since: dt.datetime | None, until: dt.datetime | None) -> list[TenantDay]:
         """List the tenants that have anything in a window, day by day; sorted by tenant and day."""
@@ -171,21 +196,32 @@ class WindowSnapshot:
         for start, end in [(None, None)] if since is None or until is None else _days(since, until):
             runs, incidents = self._sources["runs"], self._sources["incidents"]
             opened = sa.func.sum(sa.case((runs["completed_at"].is_(None), 1), else_=0))
-            started = self._by_tenant(runs, tenant, self._when(runs, "started_at", start, end), opened)
-            created: dict[str, tuple[int, int]] = {}
+            in_runs = self._when(runs, "started_at", tenant, start, end)
+            started = self._by_tenant(runs, tenant, in_runs, opened)
+            in_incidents = self._when(incidents, "created_at", tenant, start, end)
+            created = self._by_tenant(incidents, tenant, in_incidents, sa.literal(0))
             traced: dict[str, tuple[int, int]] = {}
-            if start is not None:
-                created = self._by_tenant(
-                    incidents, tenant, self._when(incidents, "created_at", start, end), sa.literal(0)
-                )
-            else:
+            if start is None:
                 traces, joined = self._traces_and_runs()
-                traced = self._by_tenant(traces, tenant, self._without_start(), sa.literal(0), joined=joined)
+                traced = self._by_tenant(traces, tenant, in_runs, sa.literal(0), joined=joined)
             found += [
                 TenantDay(name, start, end, *started.get(name, (0, 0)), created.get(name, (0, 0))[0])
                 for name in {*started, *created, *traced}
             ]
         return sorted(found, key=lambda tenant_day: (tenant_day.tenant_id, tenant_day.since or EPOCH))
+
+    def unowned_rows(self, tenant: str | None) -> dict[str, int]:
+        """Count the incidents, runs and traces without a tenant, which are read as the default tenant's; by table.
+
+        Steps go with their trace. To count them would be to read them all.
+        """
+        listed = [table for table in self._sources if table != TRACE_STEPS.table]
+        return self._reader.unowned_rows(self._connection, tenant, listed)
+
+    @property
+    def default_tenant(self) -> str | None:
+        """The tenant that rows without one are read as."""
+        return self._reader.bound(self._connection).default_tenant
 
     def _by_tenant(
         self,
@@ -218,26 +254,16 @@ class WindowSnapshot:
 
     def runs(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
         """Read the runs of a tenant's day, by run_id."""
-        return self._record(
-            RUNS, tenant_day, self._when(self._sources["runs"], "started_at", tenant_day.since, tenant_day.until)
-        )
+        return self._record(RUNS, tenant_day, self._of_day(self._sources["runs"], "started_at", tenant_day))
 
     def incidents(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
-        """Read the incidents created on a tenant's day, by id; empty for the runs without a start."""
-        if tenant_day.since is None:
-            return iter(())
-        where = self._when(self._sources["incidents"], "created_at", tenant_day.since, tenant_day.until)
-        return self._record(INCIDENTS, tenant_day, where)
+        """Read the incidents created on a tenant's day, by id."""
+        return self._record(INCIDENTS, tenant_day, self._of_day(self._sources["incidents"], "created_at", tenant_day))
 
     def traces(self, tenant_day: TenantDay) -> Iterator[pa.RecordBatch]:
         """Read the traces of a tenant's day, by trace_id; traces of unknown runs go with the runs without a start."""
         _, joined = self._traces_and_runs()
-        runs = self._sources["runs"]
-        where = (
-            self._without_start()
-            if tenant_day.since is None
-            else runs.within("started_at", tenant_day.since, tenant_day.until)
-        )
+        where = self._of_day(self._sources["runs"], "started_at", tenant_day)
         return self._record(TRACES, tenant_day, where, joined)
 
     def trace_steps(self, tenant_day: TenantDay, trace_ids: Sequence[str]) -> Iterator[pa.RecordBatch]:
@@ -319,13 +345,23 @@ class WindowSnapshot:
         """The conditions that a row is the tenant's; empty for all tenants."""
         return [] if tenant is None else self._reader.is_tenant(source, tenant)
 
-    def _when(
-        self, source: BoundSource, column: str, since: dt.datetime | None, until: dt.datetime | None
-    ) -> list[ColumnElement[bool]]:
-        return [source.moment(column).is_(None)] if since is None else source.within(column, since, until)
+    def _of_day(self, source: BoundSource, column: str, tenant_day: TenantDay) -> list[ColumnElement[bool]]:
+        return self._when(source, column, tenant_day.tenant_id, tenant_day.since, tenant_day.until)
 
-    def _without_start(self) -> list[ColumnElement[bool]]:
-        return [self._sources["runs"].moment("started_at").is_(None)]
+    def _when(
+        self,
+        source: BoundSource,
+        column: str,
+        tenant: str | None,
+        since: dt.datetime | None,
+        until: dt.datetime | None,
+    ) -> list[ColumnElement[bool]]:
+        """The conditions that a time is in [since, until), or that there is none."""
+        time = self._time(source, column, tenant)
+        return [time.read.is_(None)] if since is None else time.within(since, until)
+
+    def _time(self, source: BoundSource, column: str, tenant: str | None) -> StoredTime:
+        return self._reader.time(self._connection, source, column, tenant)
 
     def _traces_and_runs(self) -> tuple[BoundSource, tuple[BoundSource, ColumnElement[bool]]]:
         traces, runs = self._sources["traces"], self._sources["runs"]

@@ -24,7 +24,7 @@ from exporttools.times import utc_text
 
 FORMAT = 1
 UNDATED = "__undated__"
-"""The day, in paths and manifests, of runs without a start."""
+"""The day, in paths and manifests, of rows that have no place in time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +65,7 @@ class Window:
     Attributes
     ----------
     since, until : str or None
-        [since, until) in ISO 8601, UTC. Both are None for the runs without a start.
+        [since, until) in ISO 8601, UTC. Both are None for the rows that have no place in time.
     read_at : str
         When it was read, by the exporter's clock.
     open_runs : int
@@ -101,11 +101,17 @@ class Window:
     @property
     def name(self) -> str:
         """The window's name in messages."""
-        return "undated runs" if self.since is None else f"{self.since} to {self.until}"
+        return "undated rows" if self.since is None else f"{self.since} to {self.until}"
+
+    @property
+    def undated_incidents(self) -> int:
+        """Incidents without a time of creation."""
+        return self.rows["incidents"] if self.since is None else 0
 
     def columns(self, table: str) -> tuple[Column, ...]:
         """Return the columns of a table's part files."""
-        return table_columns(table, self.extra_columns)
+        columns = table_columns(table, self.extra_columns)
+        return undated_columns(table, columns) if self.since is None else columns
 
 
 @dataclass(frozen=True, slots=True)
@@ -229,6 +235,14 @@ def table_columns(table: str, extra_columns: Mapping[str, Mapping[str, ColumnTyp
     record_type = RECORD_TYPES[table]
     return record_type.stored_columns(
         [record_type.extra_column(*item) for item in extra_columns.get(table, {}).items()]
+    )
+
+
+def undated_columns(table: str, columns: Sequence[Column]) -> tuple[Column, ...]:
+    """Return a table's columns as its part files under ``day=__undated__`` have them: incidents there lack their time."""
+    return tuple(
+        replace(column, nullable=True) if (table, column.name) == ("incidents", "created_at") else column
+        for column in columns
     )
 
 

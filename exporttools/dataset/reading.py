@@ -17,7 +17,7 @@ import pyarrow.dataset as ds
 from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
 from exporttools.dataset.destinations import Destination, open_storage
-from exporttools.dataset.manifest import Manifest, PartFile, Window
+from exporttools.dataset.manifest import UNDATED, Manifest, PartFile, Window, undated_columns
 from exporttools.dataset.manifest_reader import read_manifest, read_part_files
 from exporttools.dataset.sql_views import ledger_view, only_files, table_view
 from exporttools.dataset.storage import Storage
@@ -184,13 +184,18 @@ class Dataset:
     def schema(self, table: str) -> pa.Schema:
         """Return a table's Arrow schema: ``tenant_id`` and ``trace_id`` before a step's columns, extra columns last.
 
+        An incident's ``created_at`` is nullable where incidents without one are exported, under ``day=__undated__``.
+
         Raises
         ------
         ConfigError
             There is no such table.
         """
         self._require_table(table)
-        return arrow_schema(RECORD_TYPES[table].stored_columns(self._extra[table]))
+        columns = RECORD_TYPES[table].stored_columns(self._extra[table])
+        if any(file.day == UNDATED for file in self._part_files_of(table)):
+            columns = undated_columns(table, columns)
+        return arrow_schema(columns)
 
     def to_arrow(
         self,
@@ -373,7 +378,11 @@ class Dataset:
                 "windows",
                 f"{len(windows):,}, {provisional:,} provisional; {plural(sum(w.open_runs for w in windows), 'open run')}",
             ),
-            ("undated runs", f"{sum(window.undated_runs for window in windows):,}"),
+            (
+                "undated rows",
+                f"{plural(sum(window.undated_runs for window in windows), 'run')}, "
+                f"{plural(sum(window.undated_incidents for window in windows), 'incident')}",
+            ),
         ]
 
     def __repr__(self) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
+from exporttools.records.schema import RECORD_TYPES
 from exporttools.text.inert import html_text, one_line
 from exporttools.text.words import plural
 from exporttools.times import time_text
@@ -32,8 +33,12 @@ class ExportReport:
         The dataset's windows within the exported period that the next export reads again.
     open_runs : int
         Runs without an end in the dataset's windows within the exported period.
-    undated_runs : int
-        Runs without a start, under ``day=__undated__``.
+    undated_runs, undated_incidents : int
+        Runs without a start and incidents without a time of creation, under ``day=__undated__``.
+    unowned_rows : mapping of str to int
+        Incidents, runs and traces that the database holds without a tenant, by table; steps go with their trace.
+    default_tenant : str or None
+        The tenant that those are read as; None if there are no such rows.
     retries : tuple of str
         For each time that a window was read again after a transient failure, the reason.
     seconds : float
@@ -49,12 +54,16 @@ class ExportReport:
     windows_provisional: int
     open_runs: int
     undated_runs: int
+    undated_incidents: int
+    unowned_rows: Mapping[str, int]
+    default_tenant: str | None
     retries: tuple[str, ...]
     seconds: float
 
     def to_dict(self) -> dict[str, Any]:
         """Return the report as a dict ready for JSON."""
-        return asdict(self) | {"rows": dict(self.rows), "bytes": dict(self.bytes), "retries": list(self.retries)}
+        mappings = {"rows": dict(self.rows), "bytes": dict(self.bytes), "unowned_rows": dict(self.unowned_rows)}
+        return asdict(self) | mappings | {"retries": list(self.retries)}
 
     def _lines(self) -> list[str]:
         written, size = sum(self.rows.values()), sum(self.bytes.values())
@@ -71,8 +80,17 @@ class ExportReport:
                 f"provisional: {plural(self.windows_provisional, 'window')} with {plural(self.open_runs, 'open run')}, "
                 "read again by the next export"
             )
+        undated = []
         if self.undated_runs:
-            lines.append(f"undated: {plural(self.undated_runs, 'run')} without a start, under day=__undated__")
+            undated.append(f"{plural(self.undated_runs, 'run')} without a start")
+        if self.undated_incidents:
+            undated.append(f"{plural(self.undated_incidents, 'incident')} without a time of creation")
+        if undated:
+            lines.append(f"undated: {', '.join(undated)}, under day=__undated__")
+        if self.unowned_rows:
+            kinds = [(count, RECORD_TYPES[table]) for table, count in self.unowned_rows.items()]
+            unowned = ", ".join(plural(count, kind.noun, kind.plural) for count, kind in kinds)
+            lines.append(f"without a tenant: {unowned}, read as tenant {one_line(repr(self.default_tenant), 60)}")
         if self.retries:
             lines.append(f"retries: {len(self.retries):,}; the last one because of: {one_line(self.retries[-1], 160)}")
         return lines
@@ -94,7 +112,7 @@ class PlannedWindow:
     Attributes
     ----------
     since, until : datetime.datetime or None
-        Both are None for the runs without a start.
+        Both are None for the rows that have no place in time.
     why : str
         ``new`` or ``provisional``.
     runs, open_runs, incidents : int
@@ -112,7 +130,7 @@ class PlannedWindow:
     def name(self) -> str:
         """The window's name in messages."""
         if self.since is None or self.until is None:
-            return "undated runs"
+            return "undated rows"
         return f"{_short(self.since)} to {_short(self.until)}"
 
 
@@ -140,9 +158,15 @@ class ExportPlan:
         """The runs in all windows."""
         return sum(window.runs for window in self.windows)
 
+    @property
+    def undated_incidents(self) -> int:
+        """The incidents without a time of creation."""
+        return sum(window.incidents for window in self.windows if window.since is None)
+
     def to_dict(self) -> dict[str, Any]:
         """Return the plan as a dict ready for JSON."""
-        return asdict(self) | {"windows": [asdict(window) for window in self.windows], "runs": self.runs}
+        windows = [asdict(window) for window in self.windows]
+        return asdict(self) | {"windows": windows, "runs": self.runs, "undated_incidents": self.undated_incidents}
 
     def summary(self) -> str:
         """Return the plan in one line."""

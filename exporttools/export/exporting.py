@@ -97,8 +97,8 @@ def export_dataset(
 
     Notes
     -----
-    Runs without a start, and traces without a known run, are exported under ``day=__undated__``, and read again by every
-    export. Part files that no manifest lists, left by a killed export, are removed when the next one begins.
+    Runs without a start, traces without a known run, and incidents without a time of creation are exported under
+    ``day=__undated__``, and read again by every export. Part files that no manifest lists, left by a killed export, are removed when the next one begins.
 
     Examples
     --------
@@ -146,6 +146,9 @@ def export_dataset(
         windows_provisional=sum(not known.settled and known.since is not None for known in within),
         open_runs=sum(known.open_runs for known in within),
         undated_runs=sum(known.undated_runs for known in within),
+        undated_incidents=sum(known.undated_incidents for known in within),
+        unowned_rows=job.unowned_rows,
+        default_tenant=job.default_tenant,
         retries=tuple(retries),
         seconds=time.monotonic() - began,
     )
@@ -239,6 +242,8 @@ class _Job:
                 for found in snapshot.grid_counts(self.length_s, self.tenant, self.since, self.until)
             }
             undated = snapshot.undated(self.tenant)
+            self.unowned_rows = snapshot.unowned_rows(self.tenant)
+            self.default_tenant = snapshot.default_tenant if self.unowned_rows else None
         committed = [interval for known in self.manifest.windows if (interval := _interval(known))]
         planned = []
         for start, end in new_intervals(counts, self.length_s, self.since, self.until, committed):
@@ -251,7 +256,7 @@ class _Job:
                 planned.append(PlannedWindow(start, end, "provisional", runs, known.open_runs, incidents))
         planned.sort(key=lambda one: one.since or EARLIEST)
         if undated or any(known.since is None for known in within):
-            planned.append(PlannedWindow(None, None, "provisional", undated, 0, 0))
+            planned.append(PlannedWindow(None, None, "provisional", undated.runs, 0, undated.incidents))
         return planned
 
     def task(self, planned: PlannedWindow, on_rows: Any) -> ExportTask:

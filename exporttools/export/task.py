@@ -17,7 +17,7 @@ import pyarrow as pa
 from exporttools.database.readers import require_count
 from exporttools.database.store import ExportBundleStore
 from exporttools.database.window_reader import TenantDay, WindowSnapshot
-from exporttools.dataset.manifest import UNDATED, PartFile, Window, new_window
+from exporttools.dataset.manifest import UNDATED, PartFile, Window, new_window, undated_columns
 from exporttools.dataset.part_files import new_part_file
 from exporttools.dataset.storage import Storage
 from exporttools.errors import StoreError
@@ -42,7 +42,7 @@ class ExportTask:
         The dataset's storage.
     tenant_id : str or None
     since, until : datetime.datetime or None
-        Both are None for the runs without a start.
+        Both are None for the rows that have no place in time.
     settle : datetime.timedelta
         How long a window must have been over to be settled.
     on_rows : callable or None
@@ -140,7 +140,7 @@ def _items(snapshot: WindowSnapshot, tenant_days: Sequence[TenantDay]) -> Genera
         def rows(
             table: str, batches: Iterator[pa.RecordBatch], tenant_day: TenantDay = tenant_day, day: str = day
         ) -> Iterator[_Rows]:
-            columns = snapshot.columns(table)
+            columns = snapshot.columns(table) if day != UNDATED else undated_columns(table, snapshot.columns(table))
             for batch in batches:
                 if batch.num_rows:
                     yield _Rows(table, tenant_day.tenant_id, day, columns, batch)

@@ -33,7 +33,8 @@ def test_export_says_what_it_did(url: str, tmp_path: Path) -> None:
     assert json.loads(out) | {"seconds": 0} == {
         "destination": str(tmp_path / "d"), "manifest": 2, "rows": dict.fromkeys(("incidents", "runs", "traces", "trace_steps"), 0),
         "bytes": dict.fromkeys(("incidents", "runs", "traces", "trace_steps"), 0), "windows_committed": 0, "windows_skipped": 1,
-        "windows_unchanged": 0, "windows_provisional": 0, "open_runs": 0, "undated_runs": 0, "retries": [], "seconds": 0,
+        "windows_unchanged": 0, "windows_provisional": 0, "open_runs": 0, "undated_runs": 0, "undated_incidents": 0,
+        "unowned_rows": {}, "default_tenant": None, "retries": [], "seconds": 0,
     }  # fmt: skip
 
 

@@ -11,7 +11,7 @@ import pytest
 from exporttools import ConfigError, ExportBundleStore, InconsistentData, SqlTraceStore, TenantMismatch
 from exporttools.database.readers import require_count
 from exporttools.database.scoped_reader import ScopedReader
-from exporttools.database.window_reader import GridCount, TenantDay
+from exporttools.database.window_reader import GridCount, TenantDay, UndatedRows
 from tests.databases import NOON, create_native, incident, one_of_each, run, run_sql, step, trace
 
 DAY = dt.timedelta(days=1)
@@ -23,7 +23,11 @@ MONDAY = 20_731
 
 def test_runs_and_incidents_are_counted_by_interval(fresh_url: str) -> None:
     rows = one_of_each(
-        incidents=[incident(created_at=NOON + DAY), incident(id="i2", created_at=NOON)],
+        incidents=[
+            incident(created_at=NOON + DAY),
+            incident(id="i2", created_at=NOON),
+            incident(id="i3", created_at=None),
+        ],
         runs=[
             run(),
             run(run_id="r2", completed_at=None),
@@ -43,12 +47,13 @@ def test_runs_and_incidents_are_counted_by_interval(fresh_url: str) -> None:
         ]
         assert snapshot.grid_counts(DAY_S, "acme", NOON + DAY, NOON + 2 * DAY) == [GridCount(MONDAY + 1, 0, 0, 1)]
         assert [count.number for count in snapshot.grid_counts(3600, "globex", None, None)] == [-1]
-        assert (snapshot.undated(None), snapshot.undated("globex")) == (1, 0)
+        assert snapshot.undated(None) == UndatedRows(runs=1, traces=0, incidents=1)
+        assert not snapshot.undated("globex")
 
 
 def test_a_tenants_days_are_those_of_a_window(fresh_url: str) -> None:
     rows = one_of_each(
-        incidents=[incident(created_at=NOON)],
+        incidents=[incident(created_at=NOON), incident(id="i2", created_at=None)],
         runs=[run(completed_at=None), run(run_id="r2", started_at=NOON + DAY), run(run_id="r3", tenant_id="globex")],
         traces=[trace(), trace(trace_id="t2", run_id="nowhere")],
     )
@@ -60,9 +65,9 @@ def test_a_tenants_days_are_those_of_a_window(fresh_url: str) -> None:
             TenantDay("globex", MIDNIGHT, MIDNIGHT + DAY, 1, 0, 0),
         ]
         (undated,) = snapshot.tenant_days(None, None, None)
-        assert undated == TenantDay("acme", None, None, 0, 0, 0)
+        assert undated == TenantDay("acme", None, None, 0, 0, 1)
         assert pa.Table.from_batches(snapshot.traces(undated))["trace_id"].to_pylist() == ["t2"]
-        assert list(snapshot.incidents(undated)) == []
+        assert pa.Table.from_batches(snapshot.incidents(undated))["id"].to_pylist() == ["i2"]
 
 
 def test_a_tenants_day_has_its_rows_in_key_order(fresh_url: str) -> None:

@@ -64,7 +64,8 @@ def test_a_report_counts_one_and_many() -> None:
     counts = {"incidents": 1, "runs": 1, "traces": 1, "trace_steps": 3}
     report = ExportReport(
         destination="d", manifest=2, rows=counts, bytes=counts, windows_committed=1, windows_skipped=0,
-        windows_unchanged=0, windows_provisional=1, open_runs=1, undated_runs=1, retries=(), seconds=2.0,
+        windows_unchanged=0, windows_provisional=1, open_runs=1, undated_runs=1, undated_incidents=0,
+        unowned_rows={}, default_tenant=None, retries=(), seconds=2.0,
     )  # fmt: skip
     assert str(report).splitlines() == [
         "d: manifest 2",
@@ -78,13 +79,17 @@ def test_a_report_counts_one_and_many() -> None:
         "windows_provisional": 2,
         "open_runs": 1_000,
         "undated_runs": 3,
+        "undated_incidents": 1,
+        "unowned_rows": {"runs": 106, "traces": 1},
+        "default_tenant": "the\nhouse",
         "retries": ("a timeout", "a lost connection"),
     }
     assert str(replace(report, rows=dict.fromkeys(counts, 0), **more)).splitlines()[1:] == [
         "  nothing new; checked in 2.0 s",
         "  windows: 1 committed, 0 skipped (settled before), 0 unchanged",
         "  provisional: 2 windows with 1,000 open runs, read again by the next export",
-        "  undated: 3 runs without a start, under day=__undated__",
+        "  undated: 3 runs without a start, 1 incident without a time of creation, under day=__undated__",
+        "  without a tenant: 106 runs, 1 trace, read as tenant 'the\\nhouse'",
         "  retries: 2; the last one because of: a lost connection",
     ]
 
@@ -92,6 +97,9 @@ def test_a_report_counts_one_and_many() -> None:
 def test_a_plan_counts_one_and_many() -> None:
     window = PlannedWindow(NOON, NOON + HOUR, "new", 1, 0, 2)
     plan = ExportPlan("d", (window,), 0, 1, 999)
+    undated = replace(plan, windows=(window, PlannedWindow(None, None, "provisional", 4, 0, 3)))
+    assert str(undated).splitlines()[2:] == ["  undated rows  provisional  4 runs, 3 incidents"]
+    assert (plan.undated_incidents, undated.to_dict()["undated_incidents"]) == (0, 3)
     assert str(plan).splitlines() == [
         "d: 1 window to read, 0 settled; 1 run, about 1 step and 999 bytes",
         "  2026-10-05 12:00:00 to 2026-10-05 13:00:00  new  1 run, 2 incidents",

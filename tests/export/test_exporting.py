@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import threading
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,14 +13,17 @@ import pytest
 import sqlalchemy as sa
 
 from exporttools import (
+    NATIVE,
     ConfigError,
     DestinationConflict,
     ExportBundleStore,
     TenantMismatch,
     export_dataset,
     open_dataset,
+    plan_export,
 )
-from tests.databases import NOON, create_native, insert, one_of_each, run, run_sql, step, trace, writable
+from exporttools.text.inert import html_text
+from tests.databases import NOON, create_native, incident, insert, one_of_each, run, run_sql, step, trace, writable
 from tests.export.fleets import DAY, HOUR, TABLES, export, files_of, two_days
 
 
@@ -124,6 +128,60 @@ def test_runs_without_a_start_and_traces_without_a_run_are_exported_and_counted(
     )
     later = export(url, tmp_path)  # its day is settled already and is not read again by itself
     assert later.undated_runs == 0
+
+
+def test_incidents_without_a_creation_are_exported_and_counted(fresh_url: str, tmp_path: Path) -> None:
+    rows = two_days()
+    url = create_native(fresh_url, rows)
+    export(url, tmp_path)
+    assert not open_dataset(tmp_path).schema("incidents").field("created_at").nullable
+    engine = writable(url)
+    with engine.begin() as connection:
+        for name, tenant in (("u1", "acme"), ("u2", "borealis")):
+            insert(connection, "incidents", incident(id=name, tenant_id=tenant, created_at=None))
+    engine.dispose()
+    plan = plan_export(ExportBundleStore(url), tmp_path)
+    assert (plan.undated_incidents, plan.to_dict()["undated_incidents"], plan.runs) == (2, 2, 0)
+    assert str(plan).splitlines()[1:] == ["  undated rows  provisional  0 runs, 2 incidents"]
+    report = export(url, tmp_path)
+    assert (report.undated_incidents, report.undated_runs, report.to_dict()["undated_incidents"]) == (2, 0, 2)
+    assert "undated: 2 incidents without a time of creation, under day=__undated__" in str(report)
+    dataset = open_dataset(tmp_path)
+    assert dataset.rows["incidents"] == 4
+    assert ("undated rows", "0 runs, 2 incidents") in dataset.facts
+    assert dataset.time_range == (NOON, NOON + DAY)
+    assert dataset.verify().findings == ()
+    assert dataset.schema("incidents").field("created_at").nullable
+    assert dataset.to_arrow("incidents", ["created_at"]).column(0).null_count == 2
+    found = dataset.sql("select id, day from incidents where created_at is null order by 1").fetchall()
+    assert found == [("u1", "__undated__"), ("u2", "__undated__")]
+    assert export(url, tmp_path).windows_unchanged == 1
+    assert open_dataset(tmp_path).compact(window="7d").rows["incidents"] == 4
+    run_sql(url, "UPDATE incidents SET created_at = '2027-01-01 00:00:00' WHERE id IN ('u1', 'u2')")
+    assert export(url, tmp_path).undated_incidents == 0
+    dataset = open_dataset(tmp_path)
+    assert not dataset.schema("incidents").field("created_at").nullable
+    assert dataset.verify().findings == ()
+
+
+def test_rows_without_a_tenant_are_counted(fresh_url: str, tmp_path: Path) -> None:
+    rows = two_days()
+    for table in ("runs", "traces", "trace_steps"):
+        rows[table][0]["tenant_id"] = None
+    rows["incidents"][0]["tenant_id"] = "house"
+    url = create_native(fresh_url, rows)
+    store = ExportBundleStore(url, layout=replace(NATIVE, name="house", default_tenant="house"))
+    report = export_dataset(store, tmp_path / "all", progress=False)
+    assert (dict(report.unowned_rows), report.default_tenant) == ({"runs": 1, "traces": 1}, "house")
+    assert report.to_dict()["unowned_rows"] == {"runs": 1, "traces": 1}
+    line = "without a tenant: 1 run, 1 trace, read as tenant 'house'"
+    assert f"  {line}" in str(report).splitlines()
+    assert html_text(line) in report._repr_html_()
+    run_sql(url, "UPDATE runs SET tenant_id = NULL")  # counted at each export
+    assert dict(export_dataset(store, tmp_path / "all", progress=False).unowned_rows) == {"runs": 2, "traces": 1}
+    acme = export_dataset(store, tmp_path / "acme", tenant_id="acme", progress=False)
+    assert (dict(acme.unowned_rows), acme.default_tenant) == ({}, None)
+    assert "without a tenant" not in str(acme)
 
 
 def test_a_window_that_is_not_over_is_read_again(fresh_url: str, tmp_path: Path) -> None:
