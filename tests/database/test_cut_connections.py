@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import datetime as dt
 import random
-import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -148,11 +147,6 @@ def outcome_of(read: Read, store: ExportBundleStore, truth: Any) -> str:
         return "truth" if read(store) == truth else "wrong"
     except StoreError as error:
         return type(error).__name__
-    except (pa.ArrowException, OSError) as error:
-        # Arrow's streams do not carry the error's type, only its text.
-        if read is not scan or re.search(r"\b(StoreError|ConnectionFailed|QueryTimeout): ", str(error)) is None:
-            raise
-        return f"{type(error).__name__} of a scan"
 
 
 def bytes_of(read: Read, store: ExportBundleStore, proxy: Proxy) -> int:
