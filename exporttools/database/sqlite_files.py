@@ -18,7 +18,8 @@ def why_unreadable(path: str, error: BaseException) -> str | None:
     Even to read, SQLite needs the write-ahead log and its index beside such a file, and makes them where they are not
     (https://sqlite.org/wal.html#read_only_databases).
     """
-    if not isinstance(error, sqlite3.Error) or not str(error.sqlite_errorname).startswith(_WAL_REFUSED):
+    # Errors that the sqlite3 module raises by itself have no name.
+    if not isinstance(error, sqlite3.Error) or not getattr(error, "sqlite_errorname", "").startswith(_WAL_REFUSED):
         return None
     directory = Path(path).absolute().parent
     if not _is_wal(path) or os.access(directory, os.W_OK):

@@ -83,7 +83,7 @@ def raise_timeout() -> None:
 
 
 def test_a_call_that_is_too_long_is_left_behind(stuck: Any) -> None:
-    call, closed = Calls(0.1), threading.Event()
+    others, call, closed = threading.enumerate(), Calls(0.1), threading.Event()
     with pytest.raises(NoAnswer, match=LATE):
         call(stuck)
     with pytest.raises(NoAnswer, match=LATE):  # and no other call is made
@@ -91,7 +91,8 @@ def test_a_call_that_is_too_long_is_left_behind(stuck: Any) -> None:
     call.finally_call(closed.set)
     call.end()
     assert not closed.is_set()
-    (thread,) = [thread for thread in threading.enumerate() if thread.name == "exporttools-adbc"]
+    (thread,) = {*threading.enumerate()} - {*others}
+    assert thread.name == "exporttools-adbc"
     assert thread.daemon
     stuck.free()
     thread.join(60)

@@ -97,4 +97,5 @@ def test_what_else_is_refused_is_not_explained(tmp_path: Path) -> None:
     assert caught.value.sqlite_errorname == "SQLITE_CANTOPEN"
     for name in (path, f"{path}.gone", os.devnull):  # in a directory that may be written, not there, and no database
         assert why_unreadable(name, caught.value) is None
-    assert why_unreadable(path, ValueError("anything")) is None
+    for other in (ValueError("anything"), sqlite3.OperationalError("Could not decode to UTF-8")):
+        assert why_unreadable(path, other) is None
