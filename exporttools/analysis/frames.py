@@ -201,6 +201,8 @@ def _column_names(native: Any) -> list[str]:
 
 def _arrow_table(data: Any) -> pa.Table | None:
     """All rows of an Arrow stream or array, in memory; None if it is neither."""
+    if isinstance(data, pa.RecordBatchReader):
+        return data.read_all()  # and not through Arrow's C stream, where an error loses its type
     if not hasattr(data, "__arrow_c_stream__") and not hasattr(data, "__arrow_c_array__"):
         return None
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 from urllib.parse import quote, quote_plus
@@ -20,6 +20,10 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from exporttools.errors import ConnectionFailed, InconsistentData, QueryTimeout, SchemaMismatch, StoreError
 from exporttools.text.inert import one_line
+
+
+class NoAnswer(psycopg.OperationalError):
+    """No driver's: a driver waited too long for the server, and was given up (:mod:`exporttools.database.deadlines`)."""
 
 
 class _Meaning(NamedTuple):
@@ -77,7 +81,9 @@ _UNREACHABLE = _Meaning(ConnectionFailed, "the server cannot be reached or close
 
 
 @contextmanager
-def translated_errors(label: str, secrets: Sequence[str] = ()) -> Iterator[None]:
+def translated_errors(
+    label: str, secrets: Sequence[str] = (), explain: Callable[[BaseException], str | None] | None = None
+) -> Iterator[None]:
     """Turn every driver's error inside the block into a :class:`StoreError`.
 
     Parameters
@@ -86,11 +92,13 @@ def translated_errors(label: str, secrets: Sequence[str] = ()) -> Iterator[None]
         The database's name in messages; without a password.
     secrets : sequence of str
         Erased from drivers' messages, should one quote them; see :func:`exporttools.connections.urls.secrets_of`.
+    explain : callable, optional
+        Says why the database cannot be read, where the driver's error alone does not tell; or None.
     """
     try:
         yield
     except DBAPIError as error:
-        raise _translated(error.orig or error, label, secrets) from error
+        raise _translated(error.orig or error, label, secrets, explain) from error
     except PoolTimeout as error:
         text = driver_says(error, secrets)
         raise QueryTimeout(f"{label}: timed out waiting for a free connection in the pool; {text}") from error
@@ -99,11 +107,19 @@ def translated_errors(label: str, secrets: Sequence[str] = ()) -> Iterator[None]
     except SQLAlchemyError as error:
         raise StoreError(f"{label}: {driver_says(error, secrets)}") from error
     except (psycopg.Error, sqlite3.Error, adbc_driver_manager.Error) as error:
-        raise _translated(error, label, secrets) from error
+        raise _translated(error, label, secrets, explain) from error
 
 
-def _translated(error: BaseException, label: str, secrets: Sequence[str]) -> StoreError:
+def _translated(
+    error: BaseException, label: str, secrets: Sequence[str], explain: Callable[[BaseException], str | None] | None
+) -> StoreError:
+    if isinstance(error, NoAnswer):
+        late = QueryTimeout(f"{label}: {error}")
+        late.transient = True
+        return late
     meaning = _meaning(error)
+    if explain is not None and (reason := explain(error)) is not None:
+        meaning = _Meaning(ConnectionFailed, reason)
     translated = meaning.error(f"{label}: {meaning.text}. The driver says: {driver_says(error, secrets)}")
     translated.transient = meaning.transient
     return translated

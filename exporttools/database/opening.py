@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, text
+from sqlalchemy import URL, Connection, Engine, QueuePool, create_engine, event, text
 
 from exporttools.connections.driver_errors import translated_errors
 from exporttools.connections.urls import (
@@ -30,12 +30,23 @@ from exporttools.connections.urls import (
     safe_label,
     secrets_of,
 )
+from exporttools.database.deadlines import limit_waits
 from exporttools.database.forks import Opener, close_before_fork, leave_to_parent, renew_after_fork, sqlite_read
+from exporttools.database.sqlite_files import why_unreadable
 from exporttools.errors import ConfigError, ConnectionFailed, StoreError
 from exporttools.text.inert import one_line
 from exporttools.times import epoch_us, parse_utc
 
-_CONNECT_TIMEOUT_S = 10
+_CONNECT_DEFAULTS: dict[str, Any] = {
+    "application_name": "exporttools",
+    "connect_timeout": 10,  # seconds, as are the next two
+    # A server that is gone is noticed within a minute, also by a read without a statement_timeout.
+    "keepalives_idle": 30,
+    "keepalives_interval": 10,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 60_000,  # milliseconds
+}
+"""What a URL may say, and else is so (PostgreSQL documentation, "Parameter Key Words")."""
 _SQLITE_BUSY_TIMEOUT_S = 5.0
 _SQLITE_STEPS_BETWEEN_CHECKS = 10_000
 
@@ -49,7 +60,8 @@ class Database:
         See :data:`exporttools.connections.urls.DatabaseLike`. An Engine's own pool and settings are used and left as
         they are; only in a child process, after a fork, its pool is replaced by ``engine.dispose(close=False)``.
     statement_timeout : float, optional
-        Seconds that one statement may run; by default the server's own limit.
+        Seconds that one statement may run; by default the server's own limit. A PostgreSQL server whose answer takes
+        longer than that and :data:`exporttools.database.deadlines.GRACE_S` is given up.
     rls_setting : str, optional
         The setting that :meth:`set_tenant` sets.
     label : str, optional
@@ -89,7 +101,7 @@ class Database:
             self._url, self.engine = database.url, database
         else:
             self._url = parse_url(database)
-            self.engine = _engine(self._url)
+            self.engine = _engine(self._url, statement_timeout)
             weakref.finalize(self, _dispose, self.engine, Opener())
         self.rls_setting = rls_setting
         if rls_setting is not None:
@@ -116,7 +128,8 @@ class Database:
 
     def translated_errors(self) -> Any:
         """See :func:`exporttools.connections.driver_errors.translated_errors`, for this database."""
-        return translated_errors(self.label, secrets_of(self._url))
+        explain = (lambda error: why_unreadable(self._url.database or "", error)) if self.dialect == "sqlite" else None
+        return translated_errors(self.label, secrets_of(self._url), explain)
 
     @contextmanager
     def transaction(self) -> Iterator[Connection]:
@@ -228,7 +241,9 @@ class Database:
         leave_to_parent(self.engine.pool)
         if self._owns_engine:
             leave_to_parent(self.engine)
-            self.engine = _engine(self._url)  # a lock of the old one may have been held by a thread that is not here
+            self.engine = _engine(
+                self._url, self.statement_timeout
+            )  # a lock of the old one may have been held by a thread that is not here
             weakref.finalize(self, _dispose, self.engine, Opener())
         elif self.dialect != "sqlite" or self._url.database not in (None, "", ":memory:"):
             # As SQLAlchemy asks for. A database in memory was copied with the process: it is the child's own.
@@ -245,13 +260,22 @@ class Database:
         driver: Any = connection.connection.driver_connection
         if self.dialect == "sqlite":
             return _begin_sqlite(driver, self.statement_timeout)
+        lift = limit_waits(driver, self.statement_timeout) if not self.is_own_engine else lambda: None
+        try:
+            self._set(connection, driver)
+        except BaseException:
+            lift()
+            raise
+        return lift
+
+    def _set(self, connection: Connection, driver: Any) -> None:
+        """Set what the transaction needs."""
         if driver.info.parameter_status("TimeZone") not in ("UTC", "Etc/UTC", "GMT"):
             # In any other zone, times at the calendar's ends are outside the range of datetime.
             connection.execute(text("SET LOCAL TIME ZONE 'UTC'"))
         if self.statement_timeout is not None:
             # SET LOCAL ends with the transaction: behind a pooler, a plain SET would leak to another client.
             connection.execute(text(f"SET LOCAL statement_timeout = {max(1, round(self.statement_timeout * 1000))}"))
-        return lambda: None
 
 
 # SET LOCAL, in a form that takes parameters.
@@ -278,7 +302,7 @@ def _dispose(engine: Engine, opener: Opener) -> None:
         engine.dispose()
 
 
-def _engine(url: URL) -> Engine:
+def _engine(url: URL, statement_timeout: float | None) -> Engine:
     if url.get_backend_name() == "sqlite":
         path = url.database or ""
 
@@ -287,15 +311,12 @@ def _engine(url: URL) -> Engine:
             return sqlite3.connect(uri, uri=True, check_same_thread=False, timeout=_SQLITE_BUSY_TIMEOUT_S)
 
         return create_engine(url, creator=connect_read_only, poolclass=QueuePool)
-    connect_args: dict[str, Any] = {
-        # Server-side prepared statements do not survive a pooler in transaction mode.
-        "prepare_threshold": None,
-    }
-    if "connect_timeout" not in url.query:
-        connect_args["connect_timeout"] = _CONNECT_TIMEOUT_S
-    if "application_name" not in url.query:
-        connect_args["application_name"] = "exporttools"
-    return create_engine(url, connect_args=connect_args, pool_pre_ping=True)
+    connect_args = {name: value for name, value in _CONNECT_DEFAULTS.items() if name not in url.query}
+    # Server-side prepared statements do not survive a pooler in transaction mode.
+    engine = create_engine(url, connect_args=connect_args | {"prepare_threshold": None}, pool_pre_ping=True)
+    # The first to hear of a connection: SQLAlchemy asks it things before any transaction of ours.
+    event.listen(engine, "connect", lambda driver, _: limit_waits(driver, statement_timeout), insert=True)
+    return engine
 
 
 def _require_file(url: URL, label: str) -> None:

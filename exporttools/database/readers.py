@@ -19,7 +19,8 @@ from psycopg.conninfo import make_conninfo
 from sqlalchemy import Connection, Select, func, literal_column, select, text
 from sqlalchemy.dialects import postgresql
 
-from exporttools.connections.driver_errors import kind_of
+from exporttools.connections.driver_errors import NoAnswer, kind_of
+from exporttools.database.deadlines import Calls
 from exporttools.database.forks import Opener, leave_to_parent, renew_after_fork
 from exporttools.database.opening import Database
 from exporttools.database.read_log import ReadLog, logged_batches, logger
@@ -275,11 +276,11 @@ class BulkReader:
         """
         with self._database.translated_errors():
             snapshot = str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
-        second = self._joined(connection, snapshot, tenant)
+            second = self._joined(connection, snapshot, tenant)
         if second is None:
             yield None
             return
-        session = BulkSession(self._database, second.adbc, connection, tenant)
+        session = BulkSession(self._database, second, connection, tenant)
         opener = Opener()
         keep = False
         try:
@@ -328,9 +329,11 @@ class BulkReader:
                 second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
                 second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
                 self._make_equal(connection, second, tenant)
-            except (adbc_driver_manager.Error, SessionsDiffer) as error:
+            except (adbc_driver_manager.Error, SessionsDiffer, NoAnswer) as error:
                 if second is not None:
                     self._release(second, keep=False)
+                if isinstance(error, NoAnswer):
+                    raise
                 if fresh:
                     logger.info("%s: reading rows, since %s", self._database.label, _why(error))
             else:
@@ -362,7 +365,8 @@ class BulkReader:
         with self._lock:
             if not fresh:
                 return self._idle.pop() if self._idle else None
-        return _Second(adbc.connect(_conninfo(connection.connection.driver_connection), autocommit=True))
+        joined = adbc.connect(_conninfo(connection.connection.driver_connection), autocommit=True)
+        return _Second(joined, Calls(self._database.statement_timeout))
 
     def _release(self, second: _Second, *, keep: bool) -> None:
         with self._lock:
@@ -377,24 +381,31 @@ class _Second:
 
     Attributes
     ----------
+    call : Calls
+        Makes every call that may wait for the server.
     changes : dict
         By the backend of a first connection that it was proved equal to: the statement that makes it so.
     """
 
-    def __init__(self, connection: Any) -> None:
-        self.adbc = connection
+    def __init__(self, connection: Any, call: Calls) -> None:
+        self.adbc, self.call = connection, call
         self.changes: dict[int, str | None] = {}
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; all its rows."""
-        with self.adbc.cursor() as cursor:
-            cursor.execute(statement)
-            return list(cursor.fetchall()) if cursor.description else []
+
+        def run() -> list[tuple[Any, ...]]:
+            with self.adbc.cursor() as cursor:
+                cursor.execute(statement)
+                return list(cursor.fetchall()) if cursor.description else []
+
+        return self.call(run)
 
     def close(self) -> None:
         """Close it. It may be broken already, and closing it may fail."""
-        with suppress(adbc_driver_manager.Error):
-            self.adbc.close()
+        with suppress(adbc_driver_manager.Error, NoAnswer):
+            self.call.finally_call(self.adbc.close)
+        self.call.end()
 
 
 def _why(error: Exception) -> str:
@@ -412,7 +423,7 @@ class BulkSession:
         Whether every SELECT was read to its end. Otherwise the connection is in mid-COPY and cannot be reused.
     """
 
-    def __init__(self, database: Database, joined: Any, connection: Connection, tenant: str | None) -> None:
+    def __init__(self, database: Database, joined: _Second, connection: Connection, tenant: str | None) -> None:
         self._database, self._joined, self._connection, self._tenant = database, joined, connection, tenant
         self.idle = True
 
@@ -442,9 +453,9 @@ class BulkSession:
         opener = Opener()
         with self._database.translated_errors(), _cursor(self._joined, opener) as cursor:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(_BULK_BATCH_BYTES)})
-            cursor.execute(_literal_sql(statement, self._connection))
+            self._joined.call(cursor.execute, _literal_sql(statement, self._connection))
             # Not fetch_record_batch(), whose reader loses ADBC's errors with their SQLSTATE (arrow-adbc issue 1523).
-            for batch in cursor._results.reader:  # noqa: SLF001
+            while (batch := self._joined.call(next, cursor._results.reader, None)) is not None:  # noqa: SLF001
                 rows += batch.num_rows
                 yield (
                     batch.cast(schema)
@@ -458,13 +469,13 @@ class BulkSession:
 
 
 @contextmanager
-def _cursor(joined: Any, opener: Opener) -> Iterator[Any]:
-    cursor = joined.cursor()
+def _cursor(joined: _Second, opener: Opener) -> Iterator[Any]:
+    cursor = joined.adbc.cursor()
     try:
         yield cursor
     finally:
         if opener.is_this_process:
-            cursor.close()
+            joined.call.finally_call(cursor.close)
         else:
             leave_to_parent(cursor)
 
@@ -476,7 +487,11 @@ def _close_all(connections: list[_Second]) -> None:
 
 def _conninfo(driver: Any) -> str:
     """The driver's connection parameters, with the server it reached: the second must not go to another of a list."""
-    parameters = driver.info.get_parameters() | {"host": driver.info.host, "port": str(driver.info.port)}
+    parameters = (
+        {"connect_timeout": "10"}
+        | driver.info.get_parameters()
+        | {"host": driver.info.host, "port": str(driver.info.port)}
+    )
     parameters.pop("hostaddr", None)
     return make_conninfo("", **parameters, password=driver.info.password)
 

@@ -18,6 +18,7 @@ from exporttools.connections.urls import DatabaseLike
 from exporttools.database.binding import BoundSource
 from exporttools.database.layouts import Layout
 from exporttools.database.readers import BULK_ROWS, count_rows, read_table, stream_rows
+from exporttools.database.scan_reader import ScanReader
 from exporttools.database.scoped_reader import (
     Order,
     ScopedReader,
@@ -241,7 +242,7 @@ class SqlTraceStore:
             ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; ``run_id`` and ``agent_id`` are NULL where the
             trace or the run is unknown), then the step's own and extra columns; sorted by trace_id, step_index and
             tenant_id, text by code points. All rows are of one snapshot. The reader holds a connection until its end;
-            close it to stop early. pandas, Polars and DuckDB accept it as it is.
+            close it, or leave its ``with`` block, to stop early. pandas, Polars and DuckDB accept it as it is.
 
         Raises
         ------
@@ -250,9 +251,9 @@ class SqlTraceStore:
         TenantMismatch
             `tenant_id` is not the store's tenant.
         StoreError
-            The database cannot be read. Arrow streams do not carry error types: an error after the start of the read
-            arrives as a ``pyarrow.ArrowException`` or ``OSError`` whose text names it.
-            :meth:`ExportBundleStore.load_trace_steps` raises the StoreError itself.
+            The database cannot be read: at the call, or from the reader at any row. Arrow's C stream, through which
+            Polars, DuckDB, ``pyarrow.table`` and pandas read, carries only an error's text: they raise their own error
+            that repeats ours, and leaving a ``with`` block of the reader then raises ours in its place.
 
         Examples
         --------
@@ -265,9 +266,7 @@ class SqlTraceStore:
         schema, batches = self.step_batches(
             tenant_id=tenant_id, since=since, until=until, agent_id=agent_id, run_id=run_id, columns=columns
         )
-        reader = pa.RecordBatchReader.from_batches(schema, batches)
-        # Through Arrow's C stream: closing it releases the iterator behind it, which closing a plain reader does not.
-        return pa.RecordBatchReader.from_stream(reader)
+        return ScanReader(schema, batches)
 
     def step_batches(
         self,

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import datetime as dt
 import os
+import pickle
 import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Executor, Future, ThreadPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Executor, Future, ProcessPoolExecutor, ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,7 +21,7 @@ from exporttools.dataset.destinations import open_storage
 from exporttools.dataset.manifest import Window, first_manifest
 from exporttools.dataset.manifest_reader import read_manifest
 from exporttools.dataset.windows import Interval, grid_number, new_intervals, overlaps, parse_window
-from exporttools.errors import DatasetError, DestinationConflict, ExportInterrupted, ExportToolsError
+from exporttools.errors import ConfigError, DatasetError, DestinationConflict, ExportInterrupted, ExportToolsError
 from exporttools.export.export_report import ExportPlan, ExportReport, PlannedWindow
 from exporttools.export.task import ExportedWindow, ExportTask, export_window
 from exporttools.records.schema import RECORD_TYPES
@@ -112,6 +113,8 @@ def export_dataset(
     True
     """
     began = time.monotonic()
+    if isinstance(executor, ProcessPoolExecutor):
+        _require_picklable(store)
     with _beginning():
         job = _Job(store, destination, since, until, window, tenant_id, settle, create=True)
     writer = None
@@ -331,6 +334,17 @@ def _beginning() -> Iterator[None]:
         raise ExportInterrupted(
             f"the export could not begin: {one_line(error, 1500)}. No window was committed; once that is "
             "fixed, run the same export again"
+        ) from error
+
+
+def _require_picklable(store: ExportBundleStore) -> None:
+    """Raise now: the pool's own error would not say whose function it is."""
+    try:
+        pickle.dumps(store)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ConfigError(
+            f"the store cannot be sent to other processes: {one_line(error, 200)}. Define the functions of its layout, and the "
+            "one that returns its URL, with def at the top level of a module; or export in threads, by jobs="
         ) from error
 
 

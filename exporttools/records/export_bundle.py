@@ -295,7 +295,7 @@ class ExportBundle:
         )
 
     def _facts(self) -> Iterator[tuple[str, str]]:
-        """Yield what people want to know first, as names and texts. NULLs are left out."""
+        """Yield what people want to know first, as names and texts. NULLs are left out, except that a cost is then unknown."""
         incident, run, trace = self.incident, self.run, self.trace
         if self.tenant_id is not None:
             yield "tenant", self.tenant_id
@@ -314,8 +314,8 @@ class ExportBundle:
                 "from, to (UTC)",
                 f"{began}, {ended}" + (f": {run.termination_reason}" if run.termination_reason else ""),
             )
-            if run.total_cost_cents is not None:
-                yield "recorded cost", f"{run.total_cost_cents:,} US cents"
+            cents = run.total_cost_cents
+            yield "recorded cost", "unknown" if cents is None else f"{cents:,} US cents"
         if trace is not None:
             others = f", one of the run's {self.trace_count}" if self.trace_count > 1 else ""
             at = "" if trace.violation_step_index is None else f"; violation at step {trace.violation_step_index:,}"

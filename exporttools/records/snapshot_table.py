@@ -246,17 +246,26 @@ class SnapshotTable(_Base[T_co]):
 
         Examples
         --------
-        >>> from exporttools import SnapshotTable, TraceStepSnapshot
-        >>> SnapshotTable.empty(TraceStepSnapshot).describe()
-        '0 steps'
+        >>> from exporttools import RunSnapshot, SnapshotTable
+        >>> runs = [RunSnapshot("r1", "acme", total_cost_cents=12), RunSnapshot("r2", "acme")]
+        >>> SnapshotTable.from_records(RunSnapshot, runs).describe()
+        '2 runs · 12 US cents, 1 unknown'
         """
         counted = self._count(len(self))
         if self._total is not None:
             counted = f"{len(self):,} of {self._count(self._total)} (cut by a limit)"
-        units = {column.name: column.unit for column in self.record_type.columns}
-        totals = [f"{value:,.6g} {units[name]}" if isinstance(value, float) else f"{value:,} {units[name]}"
-                  for name, value in self.sums.items()] if len(self) else []  # fmt: skip
+        totals = (
+            [self._total_text(column) for column in self.record_type.columns if column.additive] if len(self) else []
+        )
         return " · ".join([counted, *totals])
+
+    def _total_text(self, column: Column) -> str:
+        """A column's sum with its unit, and how many values are NULL: those are unknown, and not zero."""
+        value, unknown = self.sums[column.name], self._table[column.name].null_count
+        if unknown == len(self):
+            return f"{column.unit} unknown"
+        total = f"{value:,.6g} {column.unit}" if isinstance(value, float) else f"{value:,} {column.unit}"
+        return f"{total}, {unknown:,} unknown" if unknown else total
 
     def _count(self, rows: int) -> str:
         return plural(rows, self.record_type.noun, self.record_type.plural)

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import pickle
+import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import Executor, ProcessPoolExecutor, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from exporttools import ConfigError, ExportBundleStore, export_dataset, open_dataset
+from exporttools import ConfigError, ExportBundleStore, Layout, Source, export_dataset, open_dataset
+from exporttools.database.layouts import NATIVE, Field
 from exporttools.dataset.destinations import open_storage
 from exporttools.export import task as task_module
 from tests.databases import NOON, writable
@@ -76,3 +80,40 @@ def test_threads_processes_and_dask_give_equal_digests(
         export_dataset(store, tmp_path / "others", executor=executor, progress=False)
     digests = [open_dataset(tmp_path / name).content_digest for name in ("threads", "others")]
     assert digests[0] == digests[1]
+
+
+def twice(cents: Any) -> Any:
+    return cents * 2
+
+
+def costing(convert: Callable[[Any], Any]) -> Layout:
+    return replace(
+        NATIVE, name="costing", runs=Source("runs", {"total_cost_cents": Field("total_cost_cents", convert=convert)})
+    )
+
+
+def test_a_layout_of_ones_own_reaches_worker_processes(sample_url: str, tmp_path: Path) -> None:
+    store = ExportBundleStore(sample_url, layout=costing(twice))
+    with processes(1) as executor:
+        export_dataset(store, tmp_path, executor=executor, progress=False)
+    exported = open_dataset(tmp_path).sql("SELECT sum(total_cost_cents) FROM runs").fetchall()
+    assert exported == [(2 * ExportBundleStore(sample_url).list_runs().sums["total_cost_cents"],)]
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"layout": costing(lambda cents: cents)}, {"database": lambda: "sqlite:///agents.sqlite"}],
+    ids=["layout", "database"],
+)
+def test_a_function_that_cannot_reach_worker_processes_is_refused(
+    options: dict[str, Any], tmp_path: Path, sample_urls: dict[str, str]
+) -> None:
+    store = ExportBundleStore(**{"database": sample_urls["sqlite"], **options})
+    with processes(1) as executor, pytest.raises(ConfigError) as caught:
+        export_dataset(store, tmp_path / "fleet", executor=executor, progress=False)
+    assert re.fullmatch(
+        "the store cannot be sent to other processes: .*<lambda>.*. Define the functions of its layout, and the one that returns "
+        "its URL, with def at the top level of a module; or export in threads, by jobs=",
+        str(caught.value),
+    )
+    assert not (tmp_path / "fleet").exists()

@@ -102,6 +102,12 @@ def test_parts_are_as_they_were_given() -> None:
     assert (bundle.trace_count, bundle.source, len(bundle.steps)) == (3, SOURCE, 3)
     assert "one of the run's 3" in Tags(bundle._repr_html_()).text
     assert "one of" not in bundle_of()._repr_html_()
+
+
+@pytest.mark.parametrize(("recorded", "said"), [(None, "unknown"), (0, "0 US cents"), (1234, "1,234 US cents")])
+def test_a_cost_that_is_not_recorded_is_unknown(recorded: int | None, said: str) -> None:
+    bundle = bundle_of(run=dataclasses.replace(RUN, total_cost_cents=recorded))
+    assert f"recorded cost{said}trace" in Tags(bundle._repr_html_()).text
     assert (bundle_of().trace_count, bundle_of(trace=None, steps=None).trace_count) == (1, 0)
     tables = {part: SnapshotTable.from_records(type(record), [record]) for part, record in
               (("incident", INCIDENT), ("run", RUN), ("trace", TRACE))}  # fmt: skip

@@ -177,6 +177,16 @@ def test_one_of_several_is_told_in_the_plural() -> None:
     assert SnapshotTable.empty(RunSnapshot).describe() == "0 runs"
 
 
+def test_a_cost_that_is_not_recorded_is_unknown_and_not_zero() -> None:
+    costs = {(None, None): "US cents unknown", (0, None): "0 US cents, 1 unknown", (0, 12): "12 US cents"}
+    for recorded, said in costs.items():
+        runs = [RunSnapshot(f"r{i}", "acme", total_cost_cents=cents) for i, cents in enumerate(recorded)]
+        table = SnapshotTable.from_records(RunSnapshot, runs)
+        assert table.describe() == f"2 runs · {said}"
+        assert f"<p>2 runs · {said}</p>" in table._repr_html_()
+        assert repr(table).startswith(f"<SnapshotTable of 2 runs · {said}>")
+
+
 # Frames
 
 
