@@ -227,8 +227,8 @@ class BulkReader:
             proxy is in between) or cannot be made the first one's equal. The caller then reads rows.
         """
         with self._database.translated_errors():
-            snapshot = str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
-        second = self._joined(connection, snapshot)
+            snapshot, backend = connection.execute(text("SELECT pg_export_snapshot(), pg_backend_pid()")).one()
+        second = self._joined(connection, snapshot, backend)
         if second is None:
             yield None
             return
@@ -239,7 +239,7 @@ class BulkReader:
             yield session
             if session.idle:
                 with self._database.translated_errors():
-                    second.rows("ROLLBACK")
+                    second.end()
                 keep = True
         finally:
             if opener.is_this_process:
@@ -263,7 +263,7 @@ class BulkReader:
         self._idle.clear()
         self._lock = threading.Lock()
 
-    def _joined(self, connection: Connection, snapshot: str) -> _Second | None:
+    def _joined(self, connection: Connection, snapshot: str, backend: int) -> _Second | None:
         """A second connection in the exported snapshot, equal to the first one; or None."""
         for fresh in (False, True):  # a kept connection may have died meanwhile, so a new one is tried after it
             second = None
@@ -271,9 +271,9 @@ class BulkReader:
                 second = self._acquire(connection, fresh=fresh)
                 if second is None:
                     continue
-                second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                second.begin()
                 second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                self._make_equal(connection, second)
+                self._make_equal(connection, second, backend)
             except (adbc_driver_manager.Error, SessionsDiffer) as error:
                 if second is not None:
                     self._release(second, keep=False)
@@ -283,14 +283,16 @@ class BulkReader:
                 return second
         return None
 
-    def _make_equal(self, connection: Connection, second: _Second) -> None:
+    def _make_equal(self, connection: Connection, second: _Second, backend: int) -> None:
         def first(statement: str) -> Sequence[Sequence[Any]]:
             with self._database.translated_errors():
                 return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).all()
 
         driver: Any = connection.connection.driver_connection
-        backend = driver.info.backend_pid
-        if not self._database.is_own_engine or backend not in second.changes:
+        # A pooler tells its clients a number of its own. It lends a connection for a transaction, perhaps one that another
+        # client has set up meanwhile.
+        is_pooled = backend != driver.info.backend_pid
+        if is_pooled or not self._database.is_own_engine or backend not in second.changes:
             custom = custom_settings(first)
             if custom is None:
                 raise SessionsDiffer("code in the database computes the names of the settings that it reads")
@@ -325,6 +327,19 @@ class _Second:
     def __init__(self, connection: Any) -> None:
         self.adbc = connection
         self.changes: dict[int, str | None] = {}
+
+    def begin(self) -> None:
+        """Begin a transaction of one snapshot.
+
+        ADBC begins it in one message. In BEGIN as a statement, which it prepares, describes and executes one after the other,
+        a pooler may take each to another connection.
+        """
+        self.adbc.adbc_connection.set_autocommit(False)
+        self.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def end(self) -> None:
+        """End the transaction."""
+        self.adbc.adbc_connection.set_autocommit(True)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; all its rows."""
