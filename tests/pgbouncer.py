@@ -44,6 +44,8 @@ def pgbouncer(url: str, *roles: str, pool_size: int = 20) -> Iterator[str]:
             f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
             f"auth_type = trust\nauth_file = {folder / 'users.txt'}\n"
             f"pool_mode = transaction\ndefault_pool_size = {pool_size}\n"
+            # Nobody reads what it says once it is up, and a full pipe would stop it.
+            "log_connections = 0\nlog_disconnections = 0\nlog_pooler_errors = 0\nlog_stats = 0\nmax_client_conn = 1000\n"
         )
         # pgbouncer does not run as root, nor does the server, whose user alone reaches its socket.
         as_user = ["-u", socket_directory.owner()] if os.geteuid() == 0 else []
