@@ -22,7 +22,8 @@ demo: .venv/.lab ## Take an incident of the embedded sample from database to pro
 	$(BIN)/exporttools demo
 
 # Files stay together on a worker, since each worker has a PostgreSQL of its own and modules share what they made.
-PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+# tests/conftest.py says which begin first; pytest-xdist would begin those with most tests.
+PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder
 
 test: .venv/.dev ## Run the tests, on real SQLite and PostgreSQL, without the slow ones
 	$(PYTEST) -m 'not slow'

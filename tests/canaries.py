@@ -1,4 +1,4 @@
-"""Two tenants with the same ids, one of them marked by a canary in every text and number, and how to find it anywhere."""
+"""The rows of two tenants, one of them marked by a canary in every text and number, and how to find it anywhere."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import datetime as dt
 import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,40 +15,32 @@ import pyarrow.parquet as pq
 from matplotlib.axes import Axes
 from matplotlib.text import Text
 
-from exporttools import ExportBundle, ExportBundleStore, SnapshotTable, export_dataset
+from exporttools import ExportBundle, SnapshotTable
 from tests.databases import NOON, create_native, incident, run, run_sql, step, trace
 
 OURS, THEIRS = "acme", "CANARY-tenant"
 WORD, NUMBER = "CANARY", 918_273_645
 RUNS = 8
 """How many runs our tenant has: enough for a baseline."""
-LONG = 2_050
-"""How many steps the incident's run has: enough to be read in bulk."""
+STEPS, LONG = 4, 2_050
+"""How many steps a run has, and how many the incident's run has: enough to be read in bulk."""
 DEAR = 400.0
 """What one step of each run costs: an anomaly."""
 KEYS = ("id", "run_id", "trace_id", "source_run_id")
 EXTRA = {"name": "string", "model": "string", "error": "string"}
 
 
-@dataclass(frozen=True)
-class World:
-    """A database of both tenants, and a dataset exported from it."""
-
-    url: str
-    fleet: Path
-
-    def store(self, tenant_id: str | None) -> ExportBundleStore:
-        return ExportBundleStore(self.url, tenant_id=tenant_id)
+Rows = dict[str, list[dict[str, Any]]]
 
 
-def make_world(url: str, directory: Path) -> World:
-    """Create both tenants' rows in an empty database, and export them all."""
-    rows: dict[str, list[dict[str, Any]]] = {"incidents": [incident()], "runs": [], "traces": [], "trace_steps": []}
+def our_rows() -> Rows:
+    """An incident, and runs with their traces and steps, of our tenant."""
+    rows: Rows = {"incidents": [incident()], "runs": [], "traces": [], "trace_steps": []}
+    texts = {"name": "search", "model": "small", "error": None, "content_hash": "h1"}
     for i in range(1, RUNS + 1):
         start = NOON + dt.timedelta(hours=i)
         rows["runs"].append(run(run_id=f"r{i}", started_at=start, completed_at=start + dt.timedelta(minutes=3)))
         rows["traces"].append(trace(trace_id=f"t{i}", run_id=f"r{i}", violation_timestamp=start))
-        texts = {"name": "search", "model": "small", "error": None, "content_hash": "h1"}
         rows["trace_steps"] += [
             step(
                 j,
@@ -58,24 +49,30 @@ def make_world(url: str, directory: Path) -> World:
                 cost_cents=DEAR if j == 1 else 0.5,
                 **texts,
             )
-            for j in range(4)
+            for j in range(STEPS)
         ]
-    for of in rows.values():
-        of += [_theirs(row) for row in of] + [_theirs(row, suffix=f"-{WORD}") for row in of]
-    create_native(url, rows, extra=EXTRA)
+    return rows
+
+
+def their_rows(*, suffix: str = "", tenant_id: str = THEIRS) -> Rows:
+    """The canary's rows: ours with its mark, with the same ids or with a suffix to them."""
+    return {table: [_marked(row, suffix) | {"tenant_id": tenant_id} for row in of] for table, of in our_rows().items()}
+
+
+def create(url: str, *rows: Rows) -> None:
+    """Create the rows in an empty database; the trace t1 becomes long enough to be read in bulk."""
+    together = {table: [row for of in rows for row in of[table]] for table in rows[0]}
+    create_native(url, together, extra=EXTRA)
     run_sql(
         url,
         "INSERT INTO trace_steps SELECT s.tenant_id, s.trace_id, n.i, s.timestamp, s.step_type, s.tokens, s.cost_cents, "
         "s.duration_ms, s.status, s.content_hash, s.name, s.model, s.error FROM trace_steps s, (WITH RECURSIVE numbers(i) "
-        f"AS (SELECT 4 UNION ALL SELECT i + 1 FROM numbers WHERE i < {LONG}) SELECT i FROM numbers) n "
-        "WHERE s.trace_id = 't1' AND s.step_index = 3",
+        f"AS (SELECT {STEPS} UNION ALL SELECT i + 1 FROM numbers WHERE i < {LONG}) SELECT i FROM numbers) n "
+        f"WHERE s.trace_id = 't1' AND s.step_index = {STEPS - 1}",
     )
-    export_dataset(ExportBundleStore(url), directory / "fleet", progress=False)
-    return World(url, directory / "fleet")
 
 
-def _theirs(row: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
-    """The canary's row with the same ids, or with ids of its own."""
+def _marked(row: Mapping[str, Any], suffix: str) -> dict[str, Any]:
     changed = dict(row)
     for name, value in row.items():
         if name in KEYS:
@@ -86,7 +83,7 @@ def _theirs(row: Mapping[str, Any], suffix: str = "") -> dict[str, Any]:
             changed[name] = NUMBER * (1000 if value == DEAR else 1) if name != "violation_step_index" else value
         else:
             changed[name] = f"{WORD}-{name}"
-    return changed | {"tenant_id": THEIRS}
+    return changed
 
 
 def tells(text: str) -> bool:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import tempfile
-import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,15 +16,30 @@ if "XDG_RUNTIME_DIR" not in os.environ:
     _runtime = tempfile.TemporaryDirectory(prefix="et-run-")
     os.environ["XDG_RUNTIME_DIR"] = _runtime.name
 
-import psycopg
 import pyarrow as pa
-from sqlalchemy import make_url
 
 from exporttools.loading import load_tables
 from exporttools.sample import sample_tables
+from tests.databases import new_database
 from tests.frames import FrameKind, dask_cluster, frame_kind, start_spark
+from tests.worlds import EVERY_WORLD, World, make_world
 
 REAL = Path(__file__).parents[2] / "shared" / "real"
+
+
+DEAREST_FIRST = (
+    "report/test_notebooks.py", "report/test_report.py", "test_canary.py", "cli/test_process.py", "cli/test_bad_databases.py",
+    "cli/test_sample_commands.py", "export/test_exporting.py", "database/test_under_load.py", "database/test_pgbouncer.py",
+    "database/test_forks.py", "export/test_conflicts.py", "export/test_failures.py", "database/test_readers.py", "test_docs.py",
+)  # fmt: skip
+"""The files that take longest. `make test` runs whole files side by side: one that begins late makes it end late."""
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Run the dearest files first, and leave the others in their order."""
+    ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(DEAREST_FIRST)}
+    assert all(path.is_file() for path in ranks)
+    items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -52,10 +66,7 @@ def postgres_server() -> Iterator[str]:
 @pytest.fixture
 def fresh_postgres_url(postgres_server: str) -> str:
     """A new, empty database."""
-    name = f"t{uuid.uuid4().hex[:12]}"
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
-    return make_url(postgres_server).set(database=name).render_as_string(hide_password=False)
+    return new_database(postgres_server)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
@@ -83,11 +94,9 @@ def sample_urls(
     postgres_server: str, tmp_path_factory: pytest.TempPathFactory, sample: dict[str, pa.Table]
 ) -> dict[str, str]:
     """The default sample in both databases; only to be read."""
-    with psycopg.connect(postgres_server, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE sample")
     urls = {
         "sqlite": f"sqlite:///{tmp_path_factory.mktemp('sample') / 'sample.sqlite'}",
-        "postgresql": make_url(postgres_server).set(database="sample").render_as_string(hide_password=False),
+        "postgresql": new_database(postgres_server),
     }
     for url in urls.values():
         load_tables(url, sample.items())
@@ -98,6 +107,19 @@ def sample_urls(
 def sample_url(backend: str, sample_urls: dict[str, str]) -> str:
     """The default sample in the test's database; only to be read."""
     return sample_urls[backend]
+
+
+@pytest.fixture(scope="module", params=EVERY_WORLD)
+def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[World]:
+    """Two tenants in one database, and who reads there; :mod:`tests.worlds` lists them."""
+    name, tenant = request.param
+    directory = tmp_path_factory.mktemp("world")
+    if name == "sqlite":
+        url = f"sqlite:///{directory / 'world.sqlite'}"
+    else:
+        url = new_database(request.getfixturevalue("postgres_server"))
+    with make_world(name, url, tenant, directory) as found:
+        yield found
 
 
 @pytest.fixture

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import datetime as dt
+import uuid
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import psycopg
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
@@ -19,6 +21,14 @@ _SQL_TYPES = {
 }
 
 Rows = Mapping[str, Sequence[Mapping[str, Any]]]
+
+
+def new_database(server: str) -> str:
+    """Create an empty database on a PostgreSQL server; return its URL."""
+    name = f"t{uuid.uuid4().hex[:12]}"
+    with psycopg.connect(server, autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {name}")  # type: ignore[arg-type]
+    return make_url(server).set(database=name).render_as_string(hide_password=False)
 
 
 def writable(url: str) -> sa.Engine:

@@ -68,9 +68,9 @@ def url_of(url: str, username: str | None = None) -> str:
 
 
 @contextmanager
-def role_on(url: str) -> Iterator[str]:
-    """A role that may read the tables of a database and owns none; dropped afterwards."""
-    role = f"reader_{make_url(url).database}"
+def role_on(url: str, name: str = "reader") -> Iterator[str]:
+    """A role that owns no tables; dropped afterwards."""
+    role = f"{name}_{make_url(url).database}"
     run_sql(url, f"CREATE ROLE {role} LOGIN")
     try:
         yield role
@@ -83,7 +83,7 @@ def allow(url: str, role: str, policy: str) -> None:
     run_sql(
         url,
         f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {role}",
-        *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY" for table in TABLES),
+        *(f"ALTER TABLE {table} ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY" for table in TABLES),
         *(f"CREATE POLICY scope ON {table} TO {role} USING ({policy})" for table in TABLES),
     )
 

@@ -1,7 +1,7 @@
-"""Promise 10: no row of another tenant, anywhere. Every command and every public name, on both databases, within one tenant.
+"""Promise 10: no row of another tenant, anywhere. Every command and every public name, in every world of :mod:`tests.worlds`.
 
 What is not in a table below makes a test fail: a new command, name or method has to be added. That the canary would be
-seen is shown by the same calls within its own tenant.
+seen is shown by the same calls within its own tenant, and by what lies in each database.
 """
 
 from __future__ import annotations
@@ -14,32 +14,27 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-import psycopg
 import pytest
 from matplotlib import pyplot as plt
-from sqlalchemy import make_url
 from typer.main import get_command
 
 import exporttools
 from exporttools import Dataset, ExportBundleStore, SqlTraceStore, analysis, plots, report
 from exporttools.cli import app
+from exporttools.database.readers import BulkSession
+from exporttools.records.validity import Origin
 from exporttools.report.notebook import run_notebook
-from tests.canaries import OURS, THEIRS, WORD, World, make_world, marked_files, shown, tells
+from tests.canaries import LONG, OURS, RUNS, STEPS, THEIRS, WORD, marked_files, shown, tells
 from tests.cli.invoking import call
-from tests.databases import run_sql
+from tests.databases import run_sql, stored
+from tests.tenants import TABLES
+from tests.worlds import PLAIN, World, make_world
 
 et = exporttools
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> World:
-    directory = tmp_path_factory.mktemp("world")
-    if request.param == "sqlite":
-        return make_world(f"sqlite:///{directory / 'two.sqlite'}", directory)
-    server = request.getfixturevalue("postgres_server")
-    with psycopg.connect(server, autocommit=True) as connection:
-        connection.execute("CREATE DATABASE canary")
-    return make_world(make_url(server).set(database="canary").render_as_string(hide_password=False), directory)
+in_sqlite = pytest.mark.parametrize("world", [PLAIN["sqlite"]], indirect=True)
+in_plain_worlds = pytest.mark.parametrize("world", PLAIN.values(), indirect=True)
 
 
 @pytest.fixture(autouse=True)
@@ -53,6 +48,11 @@ def _elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.L
 
 
 # Commands
+
+
+def option(tenant: str | None) -> list[str]:
+    return [] if tenant is None else ["-t", tenant]
+
 
 COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "incidents": [("incidents",), ("incidents", "-f", "json"), ("incidents", "-f", "csv"), ("incidents", "-n", "0")],
@@ -88,19 +88,24 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "lab": [("lab", "--directory", "notebooks")],
     "report": [("report", "--until", "2026-10-05")],  # with an incident: below
 }
+# Every other call is answered.
+REFUSED = {("dataset", "{fleet}", "--sql", "from nothing")}
+REFUSED_WITHIN_A_TENANT = {("dataset", "{fleet}", "--verify"), ("dataset", "{fleet}", "--compact", "7d")}
 # These read no tenant's rows, and refuse one.
 REFUSING = {"demo", "sample", "verify", "keygen"}
 
 
-def told(world: World, tenant: str, caplog: pytest.LogCaptureFixture, command: str, before: bool) -> str:
+def told(world: World, tenant: str | None, caplog: pytest.LogCaptureFixture, command: str, before: bool = True) -> str:
     """All that a command's calls within the tenant write: outputs, errors, log records, and the files' names."""
     caplog.clear()
     texts = []
     for arguments in COMMANDS[command] if before else COMMANDS[command][:2]:
         given = [argument.format(fleet=world.fleet) for argument in arguments]
-        option = ["-t", tenant]
-        result = call("-d", world.url, *(option if before else ()), *given, *(() if before else option))
+        first, last = (option(tenant), []) if before else ([], option(tenant))
+        result = call("-d", world.url, *first, *given, *last)
         assert result.exception is None or isinstance(result.exception, SystemExit), (arguments, result.exception)
+        refused = arguments in REFUSED or (tenant is not None and arguments in REFUSED_WITHIN_A_TENANT)
+        assert (result.exit_code == 2) == refused, (arguments, result.output)
         texts += [result.stdout, result.stderr]
     return "\n".join([*texts, caplog.text, shown(Path.cwd())])
 
@@ -116,53 +121,63 @@ def test_every_command_is_in_the_table() -> None:
 @pytest.mark.parametrize("before", [True, False])
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"lab"}))
 def test_no_command_tells(world: World, caplog: pytest.LogCaptureFixture, command: str, before: bool) -> None:
-    assert not tells(told(world, OURS, caplog, command, before))
+    assert not tells(told(world, world.tenant, caplog, command, before))
 
 
-@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+@in_sqlite
 @pytest.mark.parametrize("command", sorted(COMMANDS.keys() - {"lab", "report"}))
 def test_a_canary_would_be_seen(world: World, caplog: pytest.LogCaptureFixture, command: str) -> None:
-    assert tells(told(world, THEIRS, caplog, command, True))
+    assert tells(told(world, THEIRS, caplog, command))
 
 
 def test_lab_hands_the_tenant_on(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     environments: list[dict[str, str]] = []
     monkeypatch.setattr(os, "execve", lambda program, command, environment: environments.append(environment))
-    assert call("-d", world.url, "-t", OURS, *COMMANDS["lab"][0]).exit_code == 0
-    assert [environment["EXPORTTOOLS_TENANT_ID"] for environment in environments] == [OURS]
+    assert call("-d", world.url, *option(world.tenant), *COMMANDS["lab"][0]).exit_code == 0
+    assert [environment.get("EXPORTTOOLS_TENANT_ID") for environment in environments] == [world.tenant]
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tenant", [OURS, THEIRS])
-def test_reports_and_notebooks(world: World, monkeypatch: pytest.MonkeyPatch, tenant: str) -> None:
-    assert call("-d", world.url, "-t", tenant, "report", "i1", "-o", "one.html").exit_code == 0
-    assert call("-d", world.url, "report", "--since", "2026-10-01", "-o", "all", "-t", tenant).exit_code == 0
+def test_reports_and_notebooks(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert told_by_notebooks(world, world.tenant, monkeypatch) == set()
+
+
+@pytest.mark.slow
+@in_plain_worlds
+def test_a_canary_in_reports_and_notebooks_would_be_seen(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    everywhere = {"one.html", "all", "export.ipynb", "cost.ipynb", "investigate.ipynb", "fleet", "i1.bundle"}
+    assert told_by_notebooks(world, THEIRS, monkeypatch) == everywhere
+
+
+def told_by_notebooks(world: World, tenant: str | None, monkeypatch: pytest.MonkeyPatch) -> set[str]:
+    """The files and directories with the canary that reports and notebooks write within the tenant."""
+    assert call("-d", world.url, *option(tenant), "report", "i1", "-o", "one.html").exit_code == 0
+    assert call("-d", world.url, "report", "--since", "2026-10-01", "-o", "all", *option(tenant)).exit_code == 0
     monkeypatch.setenv("EXPORTTOOLS_DATABASE_URL", world.url)
-    monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", tenant)
+    if tenant is not None:
+        monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", tenant)
     days = {"since": "2026-10-05", "until": "2026-10-06"}
     run_notebook("export_parquet", Path("export.ipynb").absolute(), days)
     run_notebook("cost_analysis", Path("cost.ipynb").absolute(), days | {"usual_since": "2026-10-04"})
     run_notebook("investigate_incident", Path("investigate.ipynb").absolute(), {"incident_id": "i1"})
-    found = {path.relative_to(Path.cwd()).parts[0] for path in marked_files(Path.cwd())}
-    everywhere = {"one.html", "all", "export.ipynb", "cost.ipynb", "investigate.ipynb", "fleet", "i1.bundle"}
-    assert found == (everywhere if tenant == THEIRS else set())
+    return {path.relative_to(Path.cwd()).parts[0] for path in marked_files(Path.cwd())}
 
 
 def test_rows_of_theirs_that_are_not_valid_do_not_matter(
     backend: str, fresh_url: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    world = make_world(fresh_url, tmp_path)
     wrong = {"sqlite": "tokens = 'CANARY', timestamp = 'CANARY'", "postgresql": "tokens = -918273645, timestamp = NULL"}
-    run_sql(
-        world.url,
-        f"UPDATE trace_steps SET step_type = NULL, cost_cents = NULL, {wrong[backend]} WHERE tenant_id = '{THEIRS}'",
-        f"UPDATE runs SET completed_at = started_at, total_cost_cents = -918273645 WHERE tenant_id = '{THEIRS}'",
-        f"INSERT INTO incidents SELECT * FROM incidents WHERE tenant_id = '{THEIRS}'",
-    )
-    for command in sorted(COMMANDS.keys() - {"lab", "report"}):
-        assert not tells(told(world, OURS, caplog, command, True)), command
-    assert call("-d", world.url, "-t", OURS, "show", "i1").exit_code == 0
-    assert call("-d", world.url, "-t", OURS, "export", "own").exit_code == 0
+    with make_world(backend, fresh_url, OURS, tmp_path) as world:
+        run_sql(
+            world.url,
+            f"UPDATE trace_steps SET step_type = NULL, cost_cents = NULL, {wrong[backend]} WHERE tenant_id = '{THEIRS}'",
+            f"UPDATE runs SET completed_at = started_at, total_cost_cents = -918273645 WHERE tenant_id = '{THEIRS}'",
+            f"INSERT INTO incidents SELECT * FROM incidents WHERE tenant_id = '{THEIRS}'",
+        )
+        for command in sorted(COMMANDS.keys() - {"lab", "report"}):
+            assert not tells(told(world, OURS, caplog, command)), command
+        assert call("-d", world.url, "-t", OURS, "show", "i1").exit_code == 0
+        assert call("-d", world.url, "-t", OURS, "export", "own").exit_code == 0
 
 
 # Names
@@ -187,7 +202,7 @@ Use = Callable[[World, ExportBundleStore], Any]
 # What each name gives within a tenant.
 NAMES: dict[str, Use] = {
     "ExportBundleStore": lambda w, s: s,
-    "SqlTraceStore": lambda w, s: SqlTraceStore(w.url, tenant_id=s.tenant_id),
+    "SqlTraceStore": lambda w, s: SqlTraceStore(w.database, tenant_id=s.tenant_id),
     "anomalies": lambda w, s: et.anomalies(fleet_of(s), et.baseline(fleet_of(s)), 0.0001),
     "baseline": lambda w, s: et.baseline(fleet_of(s)),
     "compare_bundles": lambda w, s: et.compare_bundles(s.get_export_bundle("i1"), s.get_export_bundle(run_id="r2")),  # type: ignore[arg-type]
@@ -243,11 +258,11 @@ def test_every_name_is_in_the_table() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_no_name_tells(world: World, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    assert not tells(shown(NAMES[name](world, world.store(OURS))) + caplog.text)
+    assert not tells(shown(NAMES[name](world, world.store(world.tenant))) + caplog.text)
     assert marked_files(Path.cwd()) == []
 
 
-@pytest.mark.parametrize("world", ["sqlite"], indirect=True)
+@in_sqlite
 @pytest.mark.parametrize("name", sorted(NAMES.keys() - SAYS_NO_VALUES))
 def test_a_canary_of_a_name_would_be_seen(world: World, name: str) -> None:
     assert tells(shown(NAMES[name](world, world.store(THEIRS))))
@@ -255,7 +270,8 @@ def test_a_canary_of_a_name_would_be_seen(world: World, name: str) -> None:
 
 def test_the_stores_of_the_environment(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("EXPORTTOOLS_DATABASE_URL", world.url)
-    monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", OURS)
+    if world.tenant is not None:
+        monkeypatch.setenv("EXPORTTOOLS_TENANT_ID", world.tenant)
     monkeypatch.setattr("exporttools.database.store._singleton", None)
     for store in (et.get_export_bundle_store(), ExportBundleStore()):
         assert not tells(shown([store, store.list_runs(), store.scan_trace_steps(), store.get_export_bundle("i1")]))
@@ -290,6 +306,7 @@ TRACE_METHODS: dict[str, Callable[..., Any]] = {
     "pick_trace": lambda s, **t: s.pick_trace("r1", **t),
     "step_batches": lambda s, **t: _batches(s, **t),
 }
+NEED_A_TENANT = {"get_trace_steps", "get_trace_summary", "pick_trace"}
 DATASET_METHODS: dict[str, Callable[[Dataset], Any]] = {
     "bytes": lambda d: d.bytes,
     "content_digest": lambda d: d.content_digest,
@@ -306,7 +323,7 @@ DATASET_METHODS: dict[str, Callable[[Dataset], Any]] = {
     "time_range": lambda d: d.time_range,
     "to_arrow": lambda d: [d.to_arrow(table) for table in d.tables],
 }
-REFUSED_WITHIN_A_TENANT = {"compact", "verify"}
+ONLY_OF_ALL_ROWS = {"compact", "verify"}
 
 
 def _for_tenant(store: ExportBundleStore | SqlTraceStore, tenant_id: str = OURS) -> Any:
@@ -325,6 +342,11 @@ def _batches(store: SqlTraceStore, **tenant: str) -> Any:
     return [schema, *(str(batch.to_pylist()) for batch in batches)]
 
 
+def tenant_of_the_call(name: str, world: World) -> dict[str, str]:
+    """Of a method of a store that names none: what it cannot be called without."""
+    return {"tenant_id": OURS} if world.tenant is None and name in NEED_A_TENANT else {}
+
+
 def public(kind: type) -> set[str]:
     return {name for name in dir(kind) if not name.startswith("_")}
 
@@ -332,28 +354,29 @@ def public(kind: type) -> set[str]:
 def test_every_method_is_in_the_table() -> None:
     assert public(ExportBundleStore) == STORE_METHODS.keys()
     assert public(SqlTraceStore) == TRACE_METHODS.keys()
-    assert public(Dataset) == DATASET_METHODS.keys() | REFUSED_WITHIN_A_TENANT
+    assert public(Dataset) == DATASET_METHODS.keys() | ONLY_OF_ALL_ROWS
 
 
 @pytest.mark.parametrize("name", STORE_METHODS)
 def test_no_method_of_a_store_tells(world: World, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    use = STORE_METHODS[name]
-    assert not tells(shown(use(world.store(OURS))) + caplog.text)
+    store = world.store(world.tenant)
+    assert not tells(shown(STORE_METHODS[name](store, **tenant_of_the_call(name, world))) + caplog.text)
     assert marked_files(Path.cwd()) == []
 
 
 @pytest.mark.parametrize("name", TRACE_METHODS)
 def test_no_method_of_a_trace_store_tells(world: World, caplog: pytest.LogCaptureFixture, name: str) -> None:
-    scoped = SqlTraceStore(world.url, tenant_id=OURS)
-    assert not tells(shown(TRACE_METHODS[name](scoped)) + caplog.text)
+    store = SqlTraceStore(world.database, tenant_id=world.tenant)
+    assert not tells(shown(TRACE_METHODS[name](store, **tenant_of_the_call(name, world))) + caplog.text)
 
 
+@in_plain_worlds
 @pytest.mark.parametrize("kind", [ExportBundleStore, SqlTraceStore])
 def test_a_tenant_of_the_call_is_as_good_as_one_of_the_store(world: World, kind: Any) -> None:
     uses = STORE_METHODS if kind is ExportBundleStore else TRACE_METHODS
     methods = {name for name in uses if inspect.isfunction(f := getattr(kind, name)) and _takes_tenant(f)} - {"scope"}
     assert methods >= {"get_trace_steps", "get_trace_summary", "list_traces", "scan_trace_steps"}
-    unscoped = kind(world.url)
+    unscoped = kind(world.database)
     for name in methods:
         assert not tells(shown(uses[name](unscoped, tenant_id=OURS))), name
         assert tells(shown(uses[name](unscoped, tenant_id=THEIRS))), name
@@ -365,17 +388,52 @@ def _takes_tenant(function: Any) -> bool:
 
 @pytest.mark.parametrize("name", DATASET_METHODS)
 def test_no_method_of_a_dataset_tells(world: World, name: str) -> None:
-    dataset = et.open_dataset(world.fleet, tenant_id=OURS)
+    dataset = et.open_dataset(world.fleet, tenant_id=world.tenant)
     assert not tells(shown(DATASET_METHODS[name](dataset)))
 
 
 def test_messages_name_no_other_tenant(world: World) -> None:
     """A key that both tenants have, and one that only the other has."""
-    store = world.store(OURS)
+    store = world.store(world.tenant)
     theirs = f"r1-{WORD}"
     assert store.get_run_by_run_id(theirs) is None
     assert store.get_export_bundle(run_id=theirs) is None
-    assert len(store.get_trace_steps(f"t1-{WORD}")) == 0
+    assert len(store.get_trace_steps(f"t1-{WORD}", OURS)) == 0
     with closing(store.scan_trace_steps(run_id=theirs)) as steps:
         assert steps.read_all().num_rows == 0
-    assert not tells(call("-d", world.url, "-t", OURS, "show", "i2").output)
+    assert not tells(call("-d", world.url, *option(world.tenant), "show", "i2").output)
+
+
+# Worlds
+
+
+def test_the_canary_is_there(world: World) -> None:
+    """In every table, for a session that is not set up; it may be that of a schema that only they have."""
+    assert [table for table in TABLES if tells(str(stored(world.owner_url, table, "tenant_id")))] == [*TABLES]
+
+
+def test_long_reads_are_in_bulk_or_say_why_not(
+    world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Each with all of our rows, in whichever way it is read."""
+    in_bulk: list[Origin] = []
+    batches = BulkSession.batches
+
+    def seen(session: BulkSession, statement: Any, columns: Any, *, origin: Origin) -> Any:
+        in_bulk.append(origin)
+        return batches(session, statement, columns, origin=origin)
+
+    monkeypatch.setattr(BulkSession, "batches", seen)
+    store = world.store(world.tenant)
+    reads: dict[str, Callable[[], int]] = {
+        "get_trace_steps": lambda: len(store.get_trace_steps("t1", OURS)),
+        "get_export_bundle": lambda: len(store.get_export_bundle("i1").steps),  # type: ignore[union-attr, arg-type]
+        "scan_trace_steps": lambda: store.scan_trace_steps(run_id="r1").read_all().num_rows,
+        "export_dataset": lambda: et.export_dataset(store, "own", progress=False).rows["trace_steps"],
+    }
+    for name, read in reads.items():
+        in_bulk.clear()
+        caplog.clear()
+        assert read() == LONG + 1 + (name == "export_dataset") * (RUNS - 1) * STEPS, name
+        assert bool(in_bulk) == bool(world.reads_in_bulk), name
+        assert ("reading rows, since" in caplog.text) == (world.reads_in_bulk is False), name

@@ -275,8 +275,8 @@ class BulkReader:
             proxy is in between) or cannot be made the first one's equal. The caller then reads rows.
         """
         with self._database.translated_errors():
-            snapshot = str(connection.execute(text("SELECT pg_export_snapshot()")).scalar_one())
-            second = self._joined(connection, snapshot, tenant)
+            snapshot, backend = connection.execute(text("SELECT pg_export_snapshot(), pg_backend_pid()")).one()
+            second = self._joined(connection, snapshot, backend, tenant)
         if second is None:
             yield None
             return
@@ -287,7 +287,7 @@ class BulkReader:
             yield session
             if session.idle:
                 with self._database.translated_errors():
-                    second.rows("ROLLBACK")
+                    second.end()
                 keep = True
         finally:
             if opener.is_this_process:
@@ -318,7 +318,7 @@ class BulkReader:
         self._idle.clear()
         self._lock = threading.Lock()
 
-    def _joined(self, connection: Connection, snapshot: str, tenant: str | None) -> _Second | None:
+    def _joined(self, connection: Connection, snapshot: str, backend: int, tenant: str | None) -> _Second | None:
         """A second connection in the exported snapshot, equal to the first one; or None."""
         for fresh in (False, True):  # a kept connection may have died meanwhile, so a new one is tried after it
             second = None
@@ -326,9 +326,9 @@ class BulkReader:
                 second = self._acquire(connection, fresh=fresh)
                 if second is None:
                     continue
-                second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
+                second.begin()
                 second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
-                self._make_equal(connection, second, tenant)
+                self._make_equal(connection, second, backend, tenant)
             except (adbc_driver_manager.Error, SessionsDiffer, NoAnswer) as error:
                 if second is not None:
                     self._release(second, keep=False)
@@ -340,7 +340,7 @@ class BulkReader:
                 return second
         return None
 
-    def _make_equal(self, connection: Connection, second: _Second, tenant: str | None) -> None:
+    def _make_equal(self, connection: Connection, second: _Second, backend: int, tenant: str | None) -> None:
         def first(statement: str) -> Sequence[Sequence[Any]]:
             with self._database.translated_errors():
                 return connection.exec_driver_sql(statement, execution_options={"no_parameters": True}).all()
@@ -350,8 +350,10 @@ class BulkReader:
             # Before they are compared, so that what is remembered of two connections holds for every tenant.
             second.rows(set_local({setting: tenant}))
         driver: Any = connection.connection.driver_connection
-        backend = driver.info.backend_pid
-        if not self._database.is_own_engine or backend not in second.changes:
+        # A pooler tells its clients a number of its own. It lends a connection for a transaction, perhaps one that another
+        # client has set up meanwhile.
+        is_pooled = backend != driver.info.backend_pid
+        if is_pooled or not self._database.is_own_engine or backend not in second.changes:
             custom = custom_settings(first)
             if custom is None:
                 raise SessionsDiffer("code in the database computes the names of the settings that it reads")
@@ -365,8 +367,16 @@ class BulkReader:
         with self._lock:
             if not fresh:
                 return self._idle.pop() if self._idle else None
-        joined = adbc.connect(_conninfo(connection.connection.driver_connection), autocommit=True)
-        return _Second(joined, Calls(self._database.statement_timeout))
+        conninfo, opened = _conninfo(connection.connection.driver_connection), list[Any]()
+        call = Calls(self._database.statement_timeout)
+        try:
+            call(lambda: opened.append(adbc.connect(conninfo, autocommit=True)))
+        except NoAnswer:  # from a pooler, say, all of whose connections are lent: the first one can go on by itself
+            call.finally_call(lambda: [connection.close() for connection in opened])
+            call.end()
+            logger.info("%s: reading rows, since a second connection was not opened in time", self._database.label)
+            return None
+        return _Second(opened[0], call)
 
     def _release(self, second: _Second, *, keep: bool) -> None:
         with self._lock:
@@ -390,6 +400,19 @@ class _Second:
     def __init__(self, connection: Any, call: Calls) -> None:
         self.adbc, self.call = connection, call
         self.changes: dict[int, str | None] = {}
+
+    def begin(self) -> None:
+        """Begin a transaction of one snapshot.
+
+        ADBC begins it in one message. In BEGIN as a statement, which it prepares, describes and executes one after the other,
+        a pooler may take each to another connection.
+        """
+        self.call(self.adbc.adbc_connection.set_autocommit, False)
+        self.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+
+    def end(self) -> None:
+        """End the transaction."""
+        self.call(self.adbc.adbc_connection.set_autocommit, True)
 
     def rows(self, statement: str) -> list[tuple[Any, ...]]:
         """Run a statement; all its rows."""

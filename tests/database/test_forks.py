@@ -213,7 +213,7 @@ def test_a_scan_belongs_to_the_process_that_began_it(fleet: str, bulk: bool, mon
     monkeypatch.setattr(readers, "ROWS_PER_FETCH", 10)
     monkeypatch.setattr(readers, "_BULK_BATCH_BYTES", 1000)
     if not bulk:
-        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, driver, snapshot, tenant: None)
+        monkeypatch.setattr(readers.BulkReader, "_joined", lambda *_: None)
     store = ExportBundleStore(fleet)
     _, batches = store.trace_store.step_batches(  # type: ignore[attr-defined]
         tenant_id=None, since=None, until=None, agent_id=None, run_id=None, columns=["tokens"]

@@ -94,7 +94,7 @@ def database(request: pytest.FixtureRequest, secured: str) -> Iterator[Any]:
 def reader(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Long reads go through ADBC and must, or cannot."""
     if request.param == "rows":
-        monkeypatch.setattr(BulkReader, "_joined", lambda self, connection, snapshot, tenant: None)
+        monkeypatch.setattr(BulkReader, "_joined", lambda *_: None)
     else:
         monkeypatch.setattr(trace_store_module, "stream_rows", None)
         monkeypatch.setattr(trace_store_module, "read_table", None)
@@ -154,7 +154,7 @@ def test_reads_of_two_tenants_in_one_snapshot(secured: str, on_engine: bool, mon
         with acme.scan_trace_steps(columns=["tenant_id"]) as bulk:
             assert [found.goal for found in globex.list_runs()] == ["globex"]
             assert bulk.read_all()["tenant_id"].to_pylist() == ["acme"] * LONG
-        monkeypatch.setattr(BulkReader, "_joined", lambda self, connection, snapshot, tenant: None)
+        monkeypatch.setattr(BulkReader, "_joined", lambda *_: None)
         with acme.scan_trace_steps(columns=["tenant_id"]) as first, globex.scan_trace_steps() as second:
             found: dict[str, list[str]] = {"acme": [], "globex": []}
             for batches in zip(first, second, strict=True):

@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-import os
-import shutil
-import socket
-import subprocess
-import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -187,63 +182,6 @@ def test_promise_20_a_setting_may_change_from_read_to_read(
                 seen.append(reader.read_all()["tenant_id"].to_pylist())
         engine.dispose()
     assert seen == [["acme"] * STEPS, ["globex"] * STEPS, [], ["acme"] * STEPS]
-
-
-def test_promise_20_behind_pgbouncer_in_transaction_mode(
-    fresh_postgres_url: str, tmp_path: Path, bulk_wherever_possible: None
-) -> None:
-    with role_on(fresh_postgres_url) as role, pgbouncer(fresh_postgres_url, role) as port:
-        shared_tables(fresh_postgres_url)
-        allow(fresh_postgres_url, role, BY_SETTING)
-        through = make_url(url_of(fresh_postgres_url, role)).set(host="127.0.0.1", port=port, query={})
-        engine = sa.create_engine(through, connect_args={"prepare_threshold": None})
-
-        @sa.event.listens_for(engine, "begin")
-        def set_tenant(connection: sa.Connection) -> None:
-            connection.exec_driver_sql("SET LOCAL app.tenant_id = 'acme'")
-
-        assert seen_by(ExportBundleStore(engine), tmp_path / "dataset") == only_acme()
-        engine.dispose()
-
-
-@contextmanager
-def pgbouncer(url: str, role: str) -> Iterator[int]:
-    """A pgbouncer in transaction mode in front of the server, for one role. Yields its port; skips where there is none."""
-    program = shutil.which("pgbouncer")
-    if program is None:
-        pytest.skip("no pgbouncer on PATH")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    with tempfile.TemporaryDirectory(prefix="et-pgb-") as directory:
-        folder = Path(directory)
-        folder.chmod(0o755)  # started by root, pgbouncer becomes another user
-        (folder / "users.txt").write_text(f'"{role}" ""\n')
-        (folder / "pgbouncer.ini").write_text(
-            f"[databases]\n* = host={make_url(url).query['host']} port=5432\n"
-            f"[pgbouncer]\nlisten_addr = 127.0.0.1\nlisten_port = {port}\nunix_socket_dir =\n"
-            f"auth_type = trust\nauth_file = {folder / 'users.txt'}\npool_mode = transaction\n"
-        )
-        as_user = ["-u", "nobody"] if os.geteuid() == 0 else []
-        process = subprocess.Popen(
-            [program, *as_user, str(folder / "pgbouncer.ini")], stderr=subprocess.PIPE, text=True
-        )
-        try:
-            assert process.stderr is not None
-            said = list(iter_until(process.stderr, "process up"))
-            assert "process up" in said[-1], said
-            yield port
-        finally:
-            process.kill()
-            process.communicate()
-
-
-def iter_until(lines: Iterable[str], text: str) -> Iterator[str]:
-    """The lines up to the one that has the text."""
-    for line in lines:
-        yield line
-        if text in line:
-            return
 
 
 @pytest.fixture

@@ -17,7 +17,7 @@ from tests.databases import create_native, one_of_each
 NOTEBOOKS = Path(__file__).parents[2] / "notebooks"
 
 
-@pytest.mark.parametrize("incident_id", ["inc-0000-7", "inc-0000-8"])
+@pytest.mark.parametrize("incident_id", ["inc-0000-7", pytest.param("inc-0000-8", marks=pytest.mark.slow)])
 def test_an_incident_without_a_run_or_a_trace_is_shown_too(
     tmp_path: Path, incident_id: str, sample_urls: dict[str, str]
 ) -> None:
@@ -26,6 +26,7 @@ def test_an_incident_without_a_run_or_a_trace_is_shown_too(
     assert "intact, unsigned" in done.read_text()
 
 
+@pytest.mark.slow
 def test_it_runs_on_postgresql(fresh_postgres_url: str, tmp_path: Path) -> None:
     url = create_native(fresh_postgres_url, one_of_each())
     done = run_notebook("investigate_incident", tmp_path / "out.ipynb", {"incident_id": "i1", "database_url": url})
@@ -33,7 +34,13 @@ def test_it_runs_on_postgresql(fresh_postgres_url: str, tmp_path: Path) -> None:
     assert "image/png" in done.read_text()
 
 
-@pytest.mark.parametrize("name", ["cost_analysis", "export_parquet", "investigate_incident"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        *(pytest.param(name, marks=pytest.mark.slow) for name in ("cost_analysis", "export_parquet")),
+        "investigate_incident",
+    ],
+)
 def test_they_read_only_the_tenant_of_the_environment(
     tmp_path: Path,
     name: str,
