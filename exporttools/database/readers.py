@@ -273,8 +273,7 @@ class BulkReader:
                 second = self._acquire(connection, fresh=fresh)
                 if second is None:
                     continue
-                second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY")
-                second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+                second.rows("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY", f"SET TRANSACTION SNAPSHOT '{snapshot}'")
                 self._make_equal(connection, second)
             except (adbc_driver_manager.Error, SessionsDiffer, NoAnswer) as error:
                 if second is not None:
@@ -333,12 +332,13 @@ class _Second:
         self.adbc, self.call = connection, call
         self.changes: dict[int, str | None] = {}
 
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement; all its rows."""
+    def rows(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements; all rows of the last."""
 
         def run() -> list[tuple[Any, ...]]:
             with self.adbc.cursor() as cursor:
-                cursor.execute(statement)
+                for statement in statements:
+                    cursor.execute(statement)
                 return list(cursor.fetchall()) if cursor.description else []
 
         return self.call(run)
