@@ -419,9 +419,9 @@ def test_long_reads_are_in_bulk_or_say_why_not(
     in_bulk: list[Origin] = []
     batches = BulkSession.batches
 
-    def seen(session: BulkSession, statement: Any, columns: Any, *, origin: Origin) -> Any:
+    def seen(session: BulkSession, statement: Any, columns: Any, *, read: str, origin: Origin) -> Any:
         in_bulk.append(origin)
-        return batches(session, statement, columns, origin=origin)
+        return batches(session, statement, columns, read=read, origin=origin)
 
     monkeypatch.setattr(BulkSession, "batches", seen)
     store = world.store(world.tenant)

@@ -326,8 +326,7 @@ class BulkReader:
                 second = self._acquire(connection, fresh=fresh)
                 if second is None:
                     continue
-                second.begin()
-                second.rows(f"SET TRANSACTION SNAPSHOT '{snapshot}'")
+                second.begin(snapshot)
                 self._make_equal(connection, second, backend, tenant)
             except (adbc_driver_manager.Error, SessionsDiffer, NoAnswer) as error:
                 if second is not None:
@@ -401,25 +400,26 @@ class _Second:
         self.adbc, self.call = connection, call
         self.changes: dict[int, str | None] = {}
 
-    def begin(self) -> None:
-        """Begin a transaction of one snapshot.
+    def begin(self, snapshot: str) -> None:
+        """Begin a transaction in a snapshot that another one has exported.
 
         ADBC begins it in one message. In BEGIN as a statement, which it prepares, describes and executes one after the other,
         a pooler may take each to another connection.
         """
         self.call(self.adbc.adbc_connection.set_autocommit, False)
-        self.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
+        self.rows("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY", f"SET TRANSACTION SNAPSHOT '{snapshot}'")
 
     def end(self) -> None:
         """End the transaction."""
         self.call(self.adbc.adbc_connection.set_autocommit, True)
 
-    def rows(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement; all its rows."""
+    def rows(self, *statements: str) -> list[tuple[Any, ...]]:
+        """Run statements; all rows of the last."""
 
         def run() -> list[tuple[Any, ...]]:
             with self.adbc.cursor() as cursor:
-                cursor.execute(statement)
+                for statement in statements:
+                    cursor.execute(statement)
                 return list(cursor.fetchall()) if cursor.description else []
 
         return self.call(run)

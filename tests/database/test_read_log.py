@@ -30,7 +30,7 @@ def reads(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
     """Each read since the last call: its name, rows, and how it ended unless well."""
     found = []
     for record in caplog.records:
-        if record.name == "exporttools":
+        if record.name == "exporttools" and "CREATE INDEX" not in record.msg:
             assert record.levelno == logging.DEBUG, record.getMessage()
             match = RECORD.match(record.getMessage())
             assert match is not None, record.getMessage()
@@ -85,7 +85,7 @@ def test_a_stream_is_logged_when_it_ends(
     monkeypatch.setattr(readers, "ROWS_PER_FETCH", 100)
     monkeypatch.setattr(readers, "_BULK_BATCH_BYTES", 2_000)
     if not bulk:
-        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, connection, snapshot, tenant: None)
+        monkeypatch.setattr(readers.BulkReader, "_joined", lambda *_: None)
     store.list_runs()
     with store.scan_trace_steps() as stream:
         caplog.clear()

@@ -93,7 +93,7 @@ def store(request: pytest.FixtureRequest, urls: dict[str, str], monkeypatch: pyt
     monkeypatch.setattr(readers, "ROWS_PER_FETCH", STEPS // 10)
     monkeypatch.setattr(readers, "_BULK_BATCH_BYTES", 10_000)
     if reader == "by rows":
-        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, connection, snapshot: None)
+        monkeypatch.setattr(readers.BulkReader, "_joined", lambda *_: None)
     return ExportBundleStore(urls[dialect])
 
 
@@ -221,7 +221,7 @@ def long_scan(
         " FROM generate_series(10, 200000) AS i",
     )
     if request.param == "rows":
-        monkeypatch.setattr(readers.BulkReader, "_joined", lambda self, connection, snapshot: None)
+        monkeypatch.setattr(readers.BulkReader, "_joined", lambda *_: None)
     store = ExportBundleStore(fresh_postgres_url)
     reader = store.scan_trace_steps()
     reader.read_next_batch()
