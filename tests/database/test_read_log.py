@@ -30,7 +30,7 @@ def reads(caplog: pytest.LogCaptureFixture) -> list[tuple[str, int, str]]:
     """Each read since the last call: its name, rows, and how it ended unless well."""
     found = []
     for record in caplog.records:
-        if record.name == "exporttools" and "CREATE INDEX" not in record.msg:
+        if record.name == "exporttools" and "CREATE INDEX" not in record.getMessage():
             assert record.levelno == logging.DEBUG, record.getMessage()
             match = RECORD.match(record.getMessage())
             assert match is not None, record.getMessage()
