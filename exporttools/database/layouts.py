@@ -159,7 +159,7 @@ class Layout:
 NATIVE = Layout(
     name="native",
     incidents=Source("incidents"),
-    runs=Source("runs"),
+    runs=Source("runs", extra=RECORD_TYPES["runs"].extra),
     traces=Source("traces"),
     trace_steps=Source("trace_steps", extra=RECORD_TYPES["trace_steps"].extra),
 )

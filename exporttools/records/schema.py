@@ -172,6 +172,14 @@ RUNS = RecordType(
             unit="US cents", minimum=0, additive=True,
         ),
     ),
+    extra=(
+        Column("source_format", "string", True, "the format that an imported run was written in: claude-code, codex, ..."),
+        Column("agent_version", "string", True, "the agent's version"),
+        Column("parent_run_id", "string", True, "the run that this one was forked or started from"),
+        Column("project", "string", True, "the name of the directory that the agent worked in"),
+        Column("cwd", "string", True, "that directory's path"),
+        Column("git_branch", "string", True, "the branch that was checked out there"),
+    ),
 )  # fmt: skip
 
 TRACES = RecordType(
@@ -214,6 +222,43 @@ TRACE_STEPS = RecordType(
         Column("error", "string", True, "what went wrong, in words"),
         Column("parent_step_index", "int64", True, "the step that this one is part of", minimum=0),
         Column("cost_source", "string", True, "where the cost comes from: reported, priced, none"),
+        Column(
+            "price_basis", "string", True, "the price list and its version, the model as it is named there, the tier"
+        ),
+        Column("input_tokens", "int64", True, "tokens in, caches included", unit="tokens", minimum=0, additive=True),
+        Column(
+            "output_tokens", "int64", True, "tokens out, reasoning included", unit="tokens", minimum=0, additive=True
+        ),
+        Column(
+            "cache_read_tokens",
+            "int64",
+            True,
+            "of the input: read from a cache",
+            unit="tokens",
+            minimum=0,
+            additive=True,
+        ),
+        Column(
+            "cache_write_tokens",
+            "int64",
+            True,
+            "of the input: written to caches",
+            unit="tokens",
+            minimum=0,
+            additive=True,
+        ),
+        Column(
+            "cache_write_1h_tokens",
+            "int64",
+            True,
+            "of those: kept for an hour",
+            unit="tokens",
+            minimum=0,
+            additive=True,
+        ),
+        Column("reasoning_tokens", "int64", True, "of the output: reasoning", unit="tokens", minimum=0, additive=True),
+        Column("subagent", "string", True, "the subagent that took the step; NULL: the run's own agent"),
+        Column("project", "string", True, "the name of the directory that the agent worked in"),
     ),
 )
 

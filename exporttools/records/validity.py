@@ -10,8 +10,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.errors import InconsistentData
-from exporttools.records.schema import ARROW_TYPES, Column
-from exporttools.times import EARLIEST, LATEST
+from exporttools.records.schema import Column
+from exporttools.times import EARLIEST, LATEST, epoch_us
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,10 +77,10 @@ def _broken_rules(column: Column, values: pa.ChunkedArray) -> Iterator[tuple[str
     if column.type == "float64" and not pc.all(pc.is_finite(values)).as_py():
         yield "a finite number", pc.invert(pc.fill_null(pc.is_finite(values), True))
     if column.type == "timestamp":
-        extent = pc.min_max(values.cast(pa.int64()))
-        low, high = (pa.scalar(t, ARROW_TYPES["timestamp"]).cast(pa.int64()) for t in (EARLIEST, LATEST))
-        if extent["min"].as_py() < low.as_py() or extent["max"].as_py() > high.as_py():
-            integers = values.cast(pa.int64())
+        integers = values.cast(pa.int64())
+        extent = pc.min_max(integers)
+        low, high = epoch_us(EARLIEST), epoch_us(LATEST)
+        if extent["min"].as_py() < low or extent["max"].as_py() > high:
             outside = pc.or_(pc.less(integers, low), pc.greater(integers, high))
             yield "a time in the years 1 to 9999", pc.fill_null(outside, False)
     if column.minimum is not None and pc.min(values).as_py() < column.minimum:

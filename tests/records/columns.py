@@ -45,12 +45,29 @@ COLUMNS = {
     ],
 }
 EXTRA_COLUMNS = {
+    "runs": [
+        "source_format: string",
+        "agent_version: string",
+        "parent_run_id: string",
+        "project: string",
+        "cwd: string",
+        "git_branch: string",
+    ],
     "trace_steps": [
         "name: string",
         "model: string",
         "error: string",
         "parent_step_index: int64",
         "cost_source: string",
+        "price_basis: string",
+        "input_tokens: int64, tokens",
+        "output_tokens: int64, tokens",
+        "cache_read_tokens: int64, tokens",
+        "cache_write_tokens: int64, tokens",
+        "cache_write_1h_tokens: int64, tokens",
+        "reasoning_tokens: int64, tokens",
+        "subagent: string",
+        "project: string",
     ],
 }
 STORED_COLUMNS = COLUMNS | {
