@@ -59,11 +59,16 @@ from .errors import ReportError as ReportError
 from .errors import SchemaMismatch as SchemaMismatch
 from .errors import StoreError as StoreError
 from .errors import TenantMismatch as TenantMismatch
+from .errors import TraceImportError as TraceImportError
+from .errors import UnrecognisedTrace as UnrecognisedTrace
 from .errors import VerificationFailed as VerificationFailed
 from .export import ExportPlan as ExportPlan
 from .export import ExportReport as ExportReport
 from .export import export_dataset as export_dataset
 from .export import plan_export as plan_export
+from .importing import ImportedTraces as ImportedTraces
+from .importing import ImportReport as ImportReport
+from .importing import read_traces as read_traces
 from .plots import cumulative_cost as cumulative_cost
 from .plots import timeline as timeline
 from .records.export_bundle import ExportBundle as ExportBundle

@@ -21,6 +21,8 @@
     │   ├── DatasetUnreadable
     │   ├── DestinationConflict
     │   └── ExportInterrupted
+    ├── TraceImportError        sessions or traces of another tool that cannot be imported
+    │   └── UnrecognisedTrace
     ├── ReportError             a report that could not be made
     └── MissingExtra            an optional dependency that is not installed
 
@@ -179,6 +181,14 @@ class DestinationConflict(DatasetError):
 
 class ExportInterrupted(DatasetError):
     """An export stopped before it finished. Its commits are intact, and running it again resumes it."""
+
+
+class TraceImportError(ExportToolsError):
+    """Sessions or traces of another tool that cannot be imported. Names the file and the place in it."""
+
+
+class UnrecognisedTrace(TraceImportError):
+    """A file that is in none of the formats, or not in the one named. Says what was expected and what was found."""
 
 
 class ReportError(ExportToolsError):
