@@ -92,7 +92,7 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
 REFUSED = {("dataset", "{fleet}", "--sql", "from nothing")}
 REFUSED_WITHIN_A_TENANT = {("dataset", "{fleet}", "--verify"), ("dataset", "{fleet}", "--compact", "7d")}
 # These read no tenant's rows, and refuse one.
-REFUSING = {"demo", "sample", "verify", "keygen"}
+REFUSING = {"demo", "import", "sample", "verify", "keygen"}
 
 
 def told(world: World, tenant: str | None, caplog: pytest.LogCaptureFixture, command: str, before: bool = True) -> str:
@@ -231,12 +231,12 @@ NAMES: dict[str, Use] = {
         et.what_changed(s.get_export_bundle("i1"), fleet_of(s)), bundle=s.get_export_bundle("i1")  # type: ignore[arg-type]
     ),
 }  # fmt: skip
-# These read no rows: kinds of results and settings, keys, rooms whose names are here one by one.
+# These read no rows of a database: kinds of results and settings, keys, files, rooms whose names are here one by one.
 READS_NOTHING = {
     "AOS", "Column", "Comparison", "Constant", "DatasetVerification", "ExportBundle", "ExportPlan", "ExportReport", "Field",
-    "Finding", "IncidentSnapshot", "Join", "Layout", "NATIVE", "ReportOutcome", "RunSnapshot", "SigningKey", "SnapshotTable",
+    "Finding", "ImportReport", "ImportedTraces", "IncidentSnapshot", "Join", "Layout", "NATIVE", "ReportOutcome", "RunSnapshot", "SigningKey", "SnapshotTable",
     "Source", "SourceSnapshot", "TraceStepSnapshot", "TraceStore", "TraceSummarySnapshot", "TrustedKey", "Verification",
-    "__version__", "analysis", "load_signing_key", "load_trusted_key", "plots", "report", "write_key_pair",
+    "__version__", "analysis", "load_signing_key", "load_trusted_key", "plots", "read_traces", "report", "write_key_pair",
 }  # fmt: skip
 ELSEWHERE = {
     "Dataset": "test_no_method_of_a_dataset_tells",

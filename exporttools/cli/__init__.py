@@ -14,8 +14,8 @@ import sys
 
 # Importing these registers their commands, in the order in which --help lists them.
 from exporttools.cli import (  # noqa: F401
-    sample_commands, incident_commands, analysis_commands, bundle_commands, dataset_commands, report_commands,
-    notebook_commands,
+    sample_commands, import_commands, incident_commands, analysis_commands, bundle_commands, dataset_commands,
+    report_commands, notebook_commands,
 )  # fmt: skip
 from exporttools.cli.application import FAILED, app, note
 

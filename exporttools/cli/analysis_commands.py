@@ -10,6 +10,7 @@ from exporttools.cli.application import (
     FAILED,
     DatabaseOption,
     FormatOption,
+    ImportedOption,
     TenantOption,
     app,
     bundle_of,
@@ -51,6 +52,7 @@ def cost(
     since: SinceOption = None,
     until: UntilOption = None,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
@@ -99,6 +101,7 @@ def anomalies(
         int, typer.Option("--limit", "-n", min=0, help="Show at most this many, most unusual first.")
     ] = 50,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
@@ -139,6 +142,7 @@ def compare(
     first: Annotated[str, typer.Argument(metavar="RUN", help="The id of a run or an incident.")],
     second: Annotated[str, typer.Argument(metavar="RUN", help="The id of the run or incident to compare with it.")],
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:

@@ -97,6 +97,20 @@ TenantOption = Annotated[
     str | None, typer.Option("--tenant", "-t", metavar="TENANT", help=_TENANT_HELP, callback=_tenant_to_read)
 ]
 """A command that has it gets the tenant to read, wherever it was given; one that does not have it refuses a tenant."""
+
+
+def _read_imported(context: typer.Context, given: bool) -> bool:
+    context.obj["imported"] = given
+    return given
+
+
+ImportedOption = Annotated[
+    bool,
+    typer.Option(
+        "--imported", help="Read what `exporttools import` has loaded on this machine.", callback=_read_imported
+    ),
+]
+"""A command that has it reads the user's own database of imports when asked to."""
 FormatOption = Annotated[Format, typer.Option("--format", "-f", help="Output format.")]
 
 
@@ -127,7 +141,9 @@ def root(
     ] = False,
 ) -> None:
     """What happened in an AI agent's run, what did it cost, and can you prove it?"""  # noqa: D400
-    context.obj = {"database": database, "tenant": _named(tenant)}
+    source = context.get_parameter_source("database")
+    given = source is not None and source.name == "COMMANDLINE"
+    context.obj = {"database": database, "database_given": given, "tenant": _named(tenant), "imported": False}
     command = str(context.invoked_subcommand)
     options = cast("TyperGroup", context.command).commands[command].params
     if tenant and not any(option.name == "tenant" for option in options):
@@ -140,17 +156,31 @@ def note(text: str) -> None:
 
 
 def database_url(context: typer.Context, database: str | None) -> str:
-    """Return the URL of the database to read: the one given, or else the embedded sample."""
+    """Return the URL of the database to read: the one given, or that of the user's imports, or else the embedded sample.
+
+    Raises
+    ------
+    ConfigError
+        Both a database and the imports are asked for, or nothing was imported yet.
+    """
     from exporttools.database.embedded import default_database_url
 
-    return database or context.obj["database"] or default_database_url()[0]
+    if not context.obj["imported"]:
+        return database or context.obj["database"] or default_database_url()[0]
+    from exporttools.importing.own_database import own_database
+
+    if database or context.obj["database_given"]:
+        raise ConfigError("--imported and --database name two databases; give one of them")
+    if not own_database().exists():
+        raise ConfigError(f"nothing was imported yet into {one_line(own_database())}; run exporttools import")
+    return str(own_database())
 
 
 def open_store(context: typer.Context, database: str | None, tenant: str | None) -> ExportBundleStore:
     """Open the store that a command reads. Without a database it is the embedded sample, and a note says so."""
     from exporttools.database.store import ExportBundleStore
 
-    if not (database or context.obj["database"]):
+    if not (database or context.obj["database"] or context.obj["imported"]):
         note(
             "reading the embedded sample, a made-up fleet; give --database or set EXPORTTOOLS_DATABASE_URL to read yours"
         )

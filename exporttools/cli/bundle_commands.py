@@ -13,6 +13,7 @@ from exporttools.cli.application import (
     NO,
     DatabaseOption,
     FormatOption,
+    ImportedOption,
     TenantOption,
     app,
     bundle_of,
@@ -55,6 +56,7 @@ def bundle(
         typer.Option(metavar="COLUMN", help="Replace the text in this column, such as goal, by NULL; repeatable."),
     ] = None,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
 ) -> None:
     """Save an incident as files that anyone can verify.

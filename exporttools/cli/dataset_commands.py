@@ -15,6 +15,7 @@ from exporttools.cli.application import (
     NO,
     DatabaseOption,
     FormatOption,
+    ImportedOption,
     TenantOption,
     app,
     note,
@@ -60,6 +61,7 @@ def export(
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Show what would be exported; write nothing.")] = False,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:

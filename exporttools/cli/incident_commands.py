@@ -9,6 +9,7 @@ import typer
 from exporttools.cli.application import (
     DatabaseOption,
     FormatOption,
+    ImportedOption,
     TenantOption,
     app,
     bundle_of,
@@ -35,6 +36,7 @@ def incidents(
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only incidents created before this time.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, help="Show at most this many, newest first.")] = 50,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:
@@ -58,6 +60,7 @@ def show(
     context: typer.Context,
     identifier: Annotated[str, typer.Argument(metavar="ID", help="The id of an incident or a run.")],
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
     output: FormatOption = Format.table,
 ) -> None:

@@ -9,7 +9,7 @@ from typing import Annotated
 
 import typer
 
-from exporttools.cli.application import DatabaseOption, TenantOption, app
+from exporttools.cli.application import DatabaseOption, ImportedOption, TenantOption, app, database_url
 
 
 @app.command(context_settings={"allow_extra_args": True, "ignore_unknown_options": True})
@@ -19,6 +19,7 @@ def lab(
         Path, typer.Option("--directory", help="Copy the notebooks here; those that exist already are kept.")
     ] = Path("exporttools-notebooks"),
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
 ) -> None:
     """Open JupyterLab on copies of the notebooks.
@@ -30,7 +31,7 @@ def lab(
     from exporttools.report.notebook import absolute_url, copy_notebooks, require_lab
 
     require_lab("JupyterLab")
-    named = database or context.obj["database"]
+    named = database_url(context, database) if context.obj["imported"] else database or context.obj["database"]
     # The notebooks run in another directory.
     given = {URL_VARIABLE: absolute_url(named) if named else None, TENANT_VARIABLE: tenant}
     copy_notebooks(directory)

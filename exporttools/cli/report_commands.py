@@ -12,6 +12,7 @@ from exporttools.cli.application import (
     FAILED,
     NO,
     DatabaseOption,
+    ImportedOption,
     TenantOption,
     app,
     database_url,
@@ -45,6 +46,7 @@ def report(
     ] = None,
     until: Annotated[str | None, typer.Option(metavar="TIME", help="Only incidents created before this time.")] = None,
     database: DatabaseOption = None,
+    _imported: ImportedOption = False,
     tenant: TenantOption = None,
 ) -> None:
     """Write the investigation of an incident as one HTML page.

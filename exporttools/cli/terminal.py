@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from rich.console import Console
 
 
+_SHORT_TEXT, _GAP = 10, 3
+"""How short a text may be shown, and what lies between two columns, in characters."""
+
+
 class Format(StrEnum):
     """How a command writes its result."""
 
@@ -85,7 +89,8 @@ def _csv_cell(value: Any) -> Any:
 def write_table(
     rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, highlight: int | None = None, verbatim: bool = False
 ) -> None:
-    """Write a table for people. On a terminal, cells are shortened to its width; a pipe gets them whole.
+    """Write a table for people. On a terminal, texts are shortened to its width, and the last columns left out if there is no
+    room for them, which standard error says; a pipe gets them whole.
 
     Parameters
     ----------
@@ -98,19 +103,53 @@ def write_table(
     from rich.table import Table
     from rich.text import Text
 
+    console = _console()
+    shown = _fitting(rows, columns, console.width, verbatim)
+    if left_out := list(columns[len(shown) :]):
+        sys.stdout.flush()
+        sys.stderr.write(
+            f"no room for {', '.join(map(label, left_out))}: widen the terminal, or use --format json or csv\n"
+        )
+    columns = shown
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
     numeric = {column for column in columns if any(_is_number(row[column]) for row in rows)}
     for i, column in enumerate(columns):
+        # What is short of room is taken from texts: half of a number is another number.
+        shrinks = i > 0 and column not in numeric
         table.add_column(
-            Text(column if verbatim else label(column)),
+            Text(column if verbatim else label(column), no_wrap=True, overflow="ellipsis"),
             justify="right" if column in numeric else "left",
-            no_wrap=True,
+            no_wrap=not shrinks,
             overflow="fold" if i == 0 else "ellipsis",
         )
     for i, row in enumerate(rows):
         style = "bold red" if i == highlight else ""
-        table.add_row(*(Text(_shown(column, row[column], verbatim), style=style) for column in columns))
-    _console().print(table)
+        table.add_row(
+            *(
+                Text(
+                    _shown(column, row[column], verbatim),
+                    style=style,
+                    no_wrap=j > 0,
+                    overflow="ellipsis" if j else "fold",
+                )
+                for j, column in enumerate(columns)
+            )
+        )
+    console.print(table)
+
+
+def _fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, verbatim: bool) -> Sequence[str]:
+    """The first columns for which there is room, if texts are shortened."""
+    room = width
+    for i, column in enumerate(columns):
+        longest = max((len(_shown(column, row[column], verbatim)) for row in rows), default=0)
+        longest = max(longest, len(column if verbatim else label(column)))
+        is_number = any(_is_number(row[column]) for row in rows)
+        room -= min(longest, width) if i == 0 or is_number else min(longest, _SHORT_TEXT)
+        if room < 0 and i > 0:
+            return columns[:i]
+        room -= _GAP
+    return columns
 
 
 def write_heading(text: str) -> None:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import sys
 from decimal import Decimal
 
 import pytest
+from rich.console import Console
 
 from exporttools.cli.terminal import Format, write_fields, write_json, write_rows
 from exporttools.errors import ConfigError
@@ -21,6 +23,29 @@ def test_a_table_says_money_in_us_cents(capsys: pytest.CaptureFixture[str]) -> N
     ]  # fmt: skip
     write_fields(ROW)
     assert capsys.readouterr().out.splitlines()[1] == "  total US cents            12"
+
+
+@pytest.mark.parametrize(
+    ("width", "head", "left_out"),
+    [
+        (120, ["id", "goal", "tokens", "policy"], ""),
+        (60, ["id", "goal", "tokens", "policy"], ""),
+        (50, ["id", "goal", "tokens"], "policy"),
+        (30, ["id"], "goal, tokens, policy"),
+    ],
+)
+def test_where_there_is_no_room_the_last_columns_are_left_out_and_named(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, head: list[str], left_out: str
+) -> None:
+    monkeypatch.setattr("exporttools.cli.terminal._console", lambda: Console(width=width, file=sys.stdout))
+    row = {"id": "i" * 24, "goal": "g" * 50, "tokens": 1_234_567, "policy": "p" * 8}
+    write_rows([row], list(row), Format.table)
+    output = capsys.readouterr()
+    lines = output.out.splitlines()
+    assert lines[0].split() == head
+    assert lines[2].startswith("i" * 24) and max(map(len, lines)) <= width
+    assert ("1,234,567" in lines[2]) == ("tokens" in head)
+    assert output.err == (left_out and f"no room for {left_out}: widen the terminal, or use --format json or csv\n")
 
 
 def test_a_cost_that_is_null_is_unknown(capsys: pytest.CaptureFixture[str]) -> None:
