@@ -18,6 +18,12 @@ help: ## Say what there is to make
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
 	@touch $@ .venv/.lab
 
+# Another counter of sessions, whose opinion slow tests and a benchmark ask for; without npm they skip and say so.
+.venv/.ccusage: .venv/.dev
+	@npm install --silent --no-audit --no-fund --include=optional --prefix .venv/ccusage ccusage@20.0.24 >/dev/null 2>&1 \
+	  || echo "SKIPPED: no ccusage, since there is no npm or it could not install it"
+	@touch $@
+
 demo: .venv/.lab ## Take an incident of the embedded sample from database to proof
 	$(BIN)/exporttools demo
 
@@ -28,7 +34,7 @@ PYTEST := $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-
 test: .venv/.dev ## Run the tests, on real SQLite and PostgreSQL, without the slow ones
 	$(PYTEST) -m 'not slow'
 
-test-all: .venv/.dev ## Run all tests: kills, byte flips, bombs, Dask and Spark as well
+test-all: .venv/.dev .venv/.ccusage ## Run all tests: kills, byte flips, bombs, Dask and Spark as well
 	$(PYTEST)
 
 # As root, Debian's chromium is installed where there is none; else, or where that fails, the tests skip and say so.
@@ -47,11 +53,12 @@ check: .venv/.dev ## Lint, type-check, and hold the floors apart
 lab: .venv/.lab ## Open JupyterLab on copies of the notebooks
 	$(BIN)/exporttools lab
 
-bench: .venv/.dev ## Measure against peers, side by side; prints ratios
+bench: .venv/.dev .venv/.ccusage ## Measure against peers, side by side; prints ratios
 	$(BIN)/python benchmarks/bench_reads.py
 	$(BIN)/python benchmarks/bench_verify.py
 	$(BIN)/python benchmarks/bench_export.py
 	$(BIN)/python benchmarks/bench_analysis.py
+	$(BIN)/python benchmarks/bench_import.py
 
 notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs
 	$(BIN)/python notebooks/refresh.py
