@@ -167,7 +167,7 @@ class _Reading:
             content_hash("llm_call", model, texts) if texts else None,
             None, agent, rank, message.get("stop_reason") is None, tier=tier,
         ))  # fmt: skip
-        if called is None:
+        if model == "<synthetic>":
             said.append(Note(number, "answers that the agent made up itself, without a call", key=key))
         said.extend(Note(number, what, count, key) for what, count in notes)
         for block in content if isinstance(content, list) else ():
