@@ -136,6 +136,9 @@ class FileArchive:
     def _resolved(self, files: Iterable[int], tally: FileTally) -> dict[str, SessionSteps]:
         resolved = resolve(self._read(file) for file in files)
         tally.add(resolved)
+        ended_us = max((session.session.ended_us or 0 for session in resolved.sessions), default=0)
+        for session in resolved.sessions:
+            session.family_ended_us = ended_us
         return {session.session.session_id: session for session in resolved.sessions}
 
 

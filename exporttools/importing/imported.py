@@ -52,6 +52,7 @@ class ImportedTraces:
     """
 
     __slots__ = (
+        "_also_loaded",
         "_digests",
         "_files",
         "_step_counts",
@@ -76,8 +77,10 @@ class ImportedTraces:
         report: ImportReport,
         files: Sequence[KeptFile],
         digests: Sequence[str],
+        also_loaded: Mapping[str, pa.Table],
     ) -> None:
         self._stored, self._step_counts, self._files, self._digests = stored, step_counts, files, digests
+        self._also_loaded = also_loaded
         self.incidents = SnapshotTable(IncidentSnapshot, stored["incidents"])
         self.runs = SnapshotTable(RunSnapshot, stored["runs"])
         self.traces = SnapshotTable(TraceSummarySnapshot, stored["traces"])
@@ -154,8 +157,11 @@ class ImportedTraces:
         from exporttools.loading import ImportedFile, load_runs  # databases' drivers are for what is loaded
 
         files = [ImportedFile(*file) for file in self._files]
-        digests = dict(zip(self._stored["runs"]["run_id"].to_pylist(), self._digests, strict=True))
-        return load_runs(database, self._stored, digests, files, tenant_id=TENANT)
+        tables = self._stored
+        if self._also_loaded:
+            tables = {name: pa.concat_tables([rows, self._also_loaded[name]]) for name, rows in tables.items()}
+        digests = dict(zip(tables["runs"]["run_id"].to_pylist(), self._digests, strict=True))
+        return load_runs(database, tables, digests, files, tenant_id=TENANT)
 
     def _row(self, table: str, column: str, value: str) -> int | None:
         if not isinstance(value, str):

@@ -27,6 +27,8 @@ class SessionSteps:
         For each step the position of the step that it is part of.
     is_fork : bool
         Whether some of what its files hold belongs to another session.
+    family_ended_us : int
+        When the last of the sessions ended that were resolved together with it: those that may share steps with it.
     """
 
     session: Session
@@ -34,6 +36,7 @@ class SessionSteps:
     steps: list[Step] = field(default_factory=list)
     parents: list[int | None] = field(default_factory=list)
     is_fork: bool = False
+    family_ended_us: int = field(default=0, compare=False)
 
 
 @dataclass(slots=True)

@@ -23,6 +23,7 @@ from exporttools.importing.incident_rules import require_rules
 from exporttools.importing.json_records import text_of
 from exporttools.importing.kept_files import from_database
 from exporttools.importing.reading_processes import read_files
+from exporttools.importing.resolving import SessionSteps
 from exporttools.importing.source_files import SourceFile, agents_here, files_at
 from exporttools.importing.tables import TableWriter
 from exporttools.text.inert import one_line
@@ -58,7 +59,8 @@ def read_traces(
     format : {"auto", "claude-code", "codex", "gemini-cli", "atif"}
         Read only files of this format; one that is named and in another format is an error.
     since : datetime.datetime, optional
-        Leave out sessions that ended before it. All files are read nevertheless: they may hold what others have copied.
+        Leave out sessions that ended before it. All files are read nevertheless: they may hold what others have copied;
+        and where a session left out shares steps with another one, :meth:`ImportedTraces.load_into` loads both.
     price : bool
         Whether to price calls whose cost the files do not state, with ``genai-prices`` (extra ``prices``).
     incident_rules : collection of str, optional
@@ -108,7 +110,8 @@ def read_traces(
         raise ConfigError(f"since is {since!r}, a naive datetime; give it a time zone, such as tzinfo=datetime.UTC")
     rules = require_rules(incident_rules)
     since_us = None if since is None else epoch_us(since)
-    writer = TableWriter(PriceList() if price else None, rules, budget_cents)
+    prices = PriceList() if price else None
+    writer = TableWriter(prices, rules, budget_cents)
     archive, skipped, read = FileArchive(), list[str](), set[Path]()
     found = _found(paths, skipped)
     earlier = {Path(file.path): file for file in known}
@@ -132,12 +135,29 @@ def read_traces(
     here = {str(path) for path in found}
     found.clear()  # a family of files needs the memory now
     tally = FileTally()
-    sessions = (s for s in archive.sessions(tally) if since_us is None or (s.session.ended_us or 0) >= since_us)
-    tables = writer.tables(sessions)
+    left_out: list[SessionSteps] = []
+    tables = writer.tables(_recent(archive.sessions(tally), since_us, left_out))
+    kin = TableWriter(prices, rules, budget_cents)
+    also_loaded = kin.tables(left_out) if left_out else {}
     if strict:
         _require_no_rejections([r for r in tally.rejections if r.path in here])
     own = [file for file in archive.kept if file.path in here]
-    return ImportedTraces(tables, writer.step_counts, _report(tally, writer, skipped), own, writer.digests)
+    digests = writer.digests + kin.digests
+    return ImportedTraces(tables, writer.step_counts, _report(tally, writer, skipped), own, digests, also_loaded)
+
+
+def _recent(
+    sessions: Iterable[SessionSteps], since_us: int | None, left_out: list[SessionSteps]
+) -> Iterator[SessionSteps]:
+    """The sessions that did not end before a time. Of the others, those that may share steps with one are put aside.
+
+    They are loaded all the same: where a shared step belongs may have changed since they were loaded before.
+    """
+    for session in sessions:
+        if since_us is None or (session.session.ended_us or 0) >= since_us:
+            yield session
+        elif session.family_ended_us >= since_us:
+            left_out.append(session)
 
 
 def _is_known(file: SourceFile, earlier: ImportedFile | None) -> bool:

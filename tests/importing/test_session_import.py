@@ -11,8 +11,8 @@ import pytest
 
 from exporttools import ConfigError, MissingExtra, TraceImportError, UnrecognisedTrace, read_traces
 from exporttools.importing import reading_processes
-from exporttools.loading import imported_files
-from tests.importing.sessions import SessionFile, fates_of, lines_of, read, steps_of, text, tokens_by_run, used
+from exporttools.loading import LoadedRuns, imported_files
+from tests.importing.sessions import SessionFile, fates_of, lines_of, read, steps_of, text, tokens_by_run, used, when
 
 FORMATS = "Claude Code, Codex, Gemini CLI, ATIF"
 CODEX = lines_of({"timestamp": "2026-08-01T12:00:00Z", "type": "session_meta", "payload": {"id": "c1"}})
@@ -314,3 +314,20 @@ def test_a_path_may_start_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     monkeypatch.setenv("HOME", str(tmp_path))
     path = session().write(tmp_path / "projects")
     assert len(read_traces("~/projects").runs) == len(read_traces(f"~/{path.relative_to(tmp_path)}").runs) == 1
+
+
+def test_what_is_loaded_of_shared_steps_does_not_depend_on_what_is_left_out(tmp_path: Path) -> None:
+    """The original is loaded; then it is forked, the fork ends, and the original goes on: shared steps are the fork's now."""
+    folder, own = tmp_path / "in", tmp_path / "own.sqlite"
+    original = SessionFile("original").prompt().answer("m1", usage=used(1000, 0))
+    original.write(folder)
+    read_traces(folder).load_into(own)
+    fork = original.fork("fork").wait(60).prompt().answer("m2", usage=used(20, 0))
+    fork.write(folder)
+    original.wait(7200).prompt().answer("m3", usage=used(3, 0)).write(folder)
+    imported = read_traces(folder, since=when(3600), known=imported_files(own))
+    assert tokens_by_run(imported) == {"original": 3}
+    imported.load_into(own)
+    whole = read_traces(folder)
+    assert tokens_by_run(whole) == {"original": 3, "fork": 1020}
+    assert whole.load_into(own) == LoadedRuns(new=0, replaced=0, unchanged=2)
