@@ -253,7 +253,10 @@ def content_hash(*asked: object) -> str | None:
     """
     try:
         canonical = orjson.dumps(asked, option=orjson.OPT_SORT_KEYS)
-    except orjson.JSONEncodeError:  # lone surrogates, NaN, integers of more than 64 bits: legal in these files
+    except orjson.JSONEncodeError as error:
+        if "Recursion" in str(error):  # its own limit: Python's depends on who asks
+            return None
+        # Lone surrogates and integers of more than 64 bits, which are legal in these files.
         try:
             canonical = json.dumps(asked, sort_keys=True, separators=(",", ":")).encode()
         except RecursionError:
