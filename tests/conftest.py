@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import tempfile
 from collections.abc import Iterator
@@ -40,6 +41,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     ranks = {Path(__file__).parent / name: rank for rank, name in enumerate(DEAREST_FIRST)}
     assert all(path.is_file() for path in ranks)
     items.sort(key=lambda item: ranks.get(item.path, len(ranks)))
+
+
+@pytest.fixture
+def collected() -> Iterator[None]:
+    """Collect what a test leaves in cycles, such as the frames of its errors, before the next one begins."""
+    yield
+    gc.collect()
 
 
 @pytest.fixture(scope="session", autouse=True)

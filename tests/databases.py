@@ -5,13 +5,16 @@ from __future__ import annotations
 import datetime as dt
 import uuid
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import psycopg
+import pytest
 import sqlalchemy as sa
 from sqlalchemy import make_url
 
 from exporttools.records.schema import RECORD_TYPES
+
+T = TypeVar("T")
 
 NOON = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
 
@@ -141,3 +144,16 @@ def one_of_each(**changes: Sequence[Mapping[str, Any]]) -> Rows:
         "traces": [trace()],
         "trace_steps": [step(0), step(1, status="error"), step(2)],
     } | changes
+
+
+def breaks_cursors(test: T) -> T:
+    """Mark a test that breaks connections.
+
+    psycopg leaves a server-side cursor open whose connection broke: closing it takes a round trip. What is left of it is
+    collected at the test's end, so that no later test is blamed.
+    """
+    ignored = pytest.mark.filterwarnings(
+        "ignore:.*ServerCursor:pytest.PytestUnraisableExceptionWarning", "ignore:.*ServerCursor:ResourceWarning"
+    )
+    marked: T = pytest.mark.usefixtures("collected")(ignored(test))
+    return marked

@@ -16,7 +16,7 @@ from sqlalchemy import create_engine, make_url
 
 from exporttools import ExportBundleStore, QueryTimeout, StoreError
 from exporttools.database import deadlines
-from tests.databases import NOON, create_native, one_of_each, run_sql, step, trace
+from tests.databases import NOON, breaks_cursors, create_native, one_of_each, run_sql, step, trace
 from tests.proxy import Fault, FaultKind, Proxy
 
 Read = Callable[[ExportBundleStore], Any]
@@ -103,21 +103,15 @@ def proxied_url(direct_url: str, proxy: Proxy) -> str:
     return url.render_as_string(hide_password=False)
 
 
-# psycopg leaves a server-side cursor open whose connection broke: closing it takes a round trip.
-BROKEN_CURSORS = pytest.mark.filterwarnings(
-    "ignore:.*ServerCursor:pytest.PytestUnraisableExceptionWarning", "ignore:.*ServerCursor:ResourceWarning"
-)
-
-
 @pytest.mark.slow
-@BROKEN_CURSORS
+@breaks_cursors
 def test_promise_09_a_hundred_faults_yield_the_truth_or_an_error(
     direct_url: str, proxied_url: str, proxy: Proxy
 ) -> None:
     read_through_faults(direct_url, proxied_url, proxy, reads=100)
 
 
-@BROKEN_CURSORS
+@breaks_cursors
 def test_promise_09_ten_faults_yield_the_truth_or_an_error(direct_url: str, proxied_url: str, proxy: Proxy) -> None:
     read_through_faults(direct_url, proxied_url, proxy, reads=10)
 
@@ -161,7 +155,7 @@ def bytes_of(read: Read, store: ExportBundleStore, proxy: Proxy) -> int:
 
 
 @pytest.mark.slow
-@BROKEN_CURSORS
+@breaks_cursors
 @pytest.mark.parametrize("own_engine", [True, False])
 @pytest.mark.parametrize("read", READS)
 def test_promise_09_an_answer_that_never_comes_is_given_up(

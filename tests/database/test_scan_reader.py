@@ -24,7 +24,7 @@ from exporttools import ConnectionFailed, ExportBundleStore, InconsistentData, S
 from exporttools.database import readers
 from exporttools.database.scan_reader import ScanReader
 from tests.analysis.calls import ONE
-from tests.databases import NOON, create_native, one_of_each, run_sql, step
+from tests.databases import NOON, breaks_cursors, create_native, one_of_each, run_sql, step
 
 STEPS, BAD = 500, 490
 FAULT = f"trace_steps: row tenant_id='acme', trace_id='t1', step_index={BAD} has tokens = NULL"
@@ -231,10 +231,7 @@ def long_scan(
     assert connections_of(store) == 0
 
 
-# psycopg leaves a server-side cursor open whose connection broke: closing it takes a round trip.
-@pytest.mark.filterwarnings(
-    "ignore:.*ServerCursor:pytest.PytestUnraisableExceptionWarning", "ignore:.*ServerCursor:ResourceWarning"
-)
+@breaks_cursors
 @pytest.mark.parametrize("read", [BY_PYARROW["read_all"], BY_C_STREAM["duckdb"]], ids=["read_all", "duckdb"])
 def test_a_server_that_goes_away(read: Callable[[Any], Any], long_scan: tuple[str, ScanReader]) -> None:
     url, scan = long_scan
