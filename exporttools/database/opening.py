@@ -37,9 +37,12 @@ from exporttools.errors import ConfigError, ConnectionFailed, StoreError
 from exporttools.text.inert import one_line
 from exporttools.times import epoch_us, parse_utc
 
+CONNECT_TIMEOUT_S = 10
+"""How long to wait for a connection where nothing says otherwise."""
+
 _CONNECT_DEFAULTS: dict[str, Any] = {
     "application_name": "exporttools",
-    "connect_timeout": 10,  # seconds, as are the next two
+    "connect_timeout": CONNECT_TIMEOUT_S,  # seconds, as are the next two
     # A server that is gone is noticed within a minute, also by a read without a statement_timeout.
     "keepalives_idle": 30,
     "keepalives_interval": 10,
@@ -241,9 +244,8 @@ class Database:
         leave_to_parent(self.engine.pool)
         if self._owns_engine:
             leave_to_parent(self.engine)
-            self.engine = _engine(
-                self._url, self.statement_timeout
-            )  # a lock of the old one may have been held by a thread that is not here
+            # A lock of the old one may have been held by a thread that is not here.
+            self.engine = _engine(self._url, self.statement_timeout)
             weakref.finalize(self, _dispose, self.engine, Opener())
         elif self.dialect != "sqlite" or self._url.database not in (None, "", ":memory:"):
             # As SQLAlchemy asks for. A database in memory was copied with the process: it is the child's own.

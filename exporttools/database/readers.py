@@ -22,7 +22,7 @@ from sqlalchemy.dialects import postgresql
 from exporttools.connections.driver_errors import NoAnswer, kind_of
 from exporttools.database.deadlines import Calls
 from exporttools.database.forks import Opener, leave_to_parent, renew_after_fork
-from exporttools.database.opening import Database
+from exporttools.database.opening import CONNECT_TIMEOUT_S, Database
 from exporttools.database.read_log import ReadLog, logged_batches, logger
 from exporttools.database.session_equality import SessionsDiffer, custom_settings, make_equal, set_local
 from exporttools.errors import InconsistentData
@@ -511,7 +511,7 @@ def _close_all(connections: list[_Second]) -> None:
 def _conninfo(driver: Any) -> str:
     """The driver's connection parameters, with the server it reached: the second must not go to another of a list."""
     parameters = (
-        {"connect_timeout": "10"}
+        {"connect_timeout": str(CONNECT_TIMEOUT_S)}
         | driver.info.get_parameters()
         | {"host": driver.info.host, "port": str(driver.info.port)}
     )

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import copy
 import datetime as dt
-import logging
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -23,6 +22,7 @@ from exporttools.connections.urls import DatabaseLike
 from exporttools.database.binding import BoundLayout, BoundSource, bind
 from exporttools.database.layouts import Layout
 from exporttools.database.opening import Database
+from exporttools.database.read_log import logger
 from exporttools.database.readers import BulkReader, read_table, select_all, select_count
 from exporttools.database.stored_times import StoredTime, TimeForm, data_version
 from exporttools.errors import ConfigError, InconsistentData, TenantMismatch
@@ -35,8 +35,6 @@ from exporttools.text.words import plural
 if TYPE_CHECKING:
     import pyarrow as pa
     from sqlalchemy import Select
-
-_logger = logging.getLogger("exporttools")
 
 Order = Literal["newest", "oldest"]
 
@@ -269,7 +267,7 @@ class ScopedReader:
         missing = None if form is None else source.missing_index(one_tenant=tenant is not None)
         if missing is not None and missing not in self._advised:
             self._advised.add(missing)
-            _logger.info(
+            logger.info(
                 "%s: lists by %s read all of %s, which has no index for it. To add one: %s",
                 self.database.label, name, source.table, missing,
             )  # fmt: skip

@@ -17,9 +17,10 @@ from exporttools.importing.events import Fate
 from exporttools.importing.file_extracts import Extract
 from exporttools.importing.file_reading import FileRead
 from exporttools.importing.import_report import RejectedRecord
-from exporttools.importing.kept_files import KeptFile, from_own_bytes, packed
+from exporttools.importing.kept_files import from_own_bytes, packed
 from exporttools.importing.resolving import Resolved, SessionSteps, resolve
 from exporttools.importing.source_files import SourceFile
+from exporttools.loading.imported_file import ImportedFile
 
 
 @dataclass(slots=True)
@@ -77,11 +78,11 @@ class FileArchive:
 
     Attributes
     ----------
-    kept : list of KeptFile
+    kept : list of ImportedFile
     """
 
     def __init__(self) -> None:
-        self.kept: list[KeptFile] = []
+        self.kept: list[ImportedFile] = []
         self._sessions: dict[str, tuple[int, int]] = {}
         self._reads: dict[int, FileRead] = {}
         self._links: list[npt.NDArray[np.int64]] = []
@@ -102,7 +103,7 @@ class FileArchive:
         if extract.read is not None:
             self._reads[number] = extract.read
         content = packed(extract.content) if content is None else content
-        self.kept.append(KeptFile(str(source.path), source.size_bytes, source.mtime_ns, content))
+        self.kept.append(ImportedFile(str(source.path), source.size_bytes, source.mtime_ns, content))
 
     def sessions(self, tally: FileTally) -> Iterator[SessionSteps]:
         """All sessions by their start, then by id. Families are resolved on the way, and what became of their files is added."""

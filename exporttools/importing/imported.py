@@ -13,8 +13,8 @@ import pyarrow.compute as pc
 from exporttools.errors import ConfigError
 from exporttools.importing.column_arrays import positions
 from exporttools.importing.import_report import ImportReport
-from exporttools.importing.kept_files import KeptFile
 from exporttools.importing.tables import TENANT
+from exporttools.loading.imported_file import ImportedFile
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import Column
 from exporttools.records.snapshot_table import SnapshotTable
@@ -75,7 +75,7 @@ class ImportedTraces:
         stored: Mapping[str, pa.Table],
         step_counts: Sequence[int],
         report: ImportReport,
-        files: Sequence[KeptFile],
+        files: Sequence[ImportedFile],
         digests: Sequence[str],
         also_loaded: Mapping[str, pa.Table],
     ) -> None:
@@ -154,14 +154,13 @@ class ImportedTraces:
         StoreError
             The database failed. Nothing was written.
         """
-        from exporttools.loading import ImportedFile, load_runs  # databases' drivers are for what is loaded
+        from exporttools.loading import load_runs  # databases' drivers are for what is loaded
 
-        files = [ImportedFile(*file) for file in self._files]
         tables = self._stored
         if self._also_loaded:
             tables = {name: pa.concat_tables([rows, self._also_loaded[name]]) for name, rows in tables.items()}
         digests = dict(zip(tables["runs"]["run_id"].to_pylist(), self._digests, strict=True))
-        return load_runs(database, tables, digests, files, tenant_id=TENANT)
+        return load_runs(database, tables, digests, self._files, tenant_id=TENANT)
 
     def _row(self, table: str, column: str, value: str) -> int | None:
         if not isinstance(value, str):

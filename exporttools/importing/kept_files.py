@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import orjson
 
@@ -25,24 +25,6 @@ _LARGEST_BYTES = 1 << 30
 _LARGEST_BITS = 62
 _MOST_TOKENS = 10**12
 _EARLIEST_US, _LATEST_US = epoch_us(EARLIEST), epoch_us(LATEST)
-
-
-class KeptFile(NamedTuple):
-    """A file as an import leaves it to the next.
-
-    Attributes
-    ----------
-    path : str
-    size_bytes, mtime_ns : int
-        As it was when it was read.
-    content : bytes
-        What was read from it.
-    """
-
-    path: str
-    size_bytes: int
-    mtime_ns: int
-    content: bytes
 
 
 def to_json(read: FileRead) -> bytes:
@@ -74,11 +56,6 @@ def packed(content: bytes) -> bytes:
 
     compressed: bytes = pa.compress(content, codec="zstd", asbytes=True)
     return len(content).to_bytes(8, "little") + compressed
-
-
-def to_bytes(read: FileRead) -> bytes:
-    """Write down what was read from a file, compressed."""
-    return packed(to_json(read))
 
 
 def from_bytes(kept: bytes) -> FileRead:

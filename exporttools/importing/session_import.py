@@ -7,7 +7,7 @@ import os
 import sys
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from tqdm import tqdm
 
@@ -26,12 +26,10 @@ from exporttools.importing.reading_processes import read_files
 from exporttools.importing.resolving import SessionSteps
 from exporttools.importing.source_files import SourceFile, agents_here, files_at
 from exporttools.importing.tables import TableWriter
+from exporttools.loading.imported_file import ImportedFile
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 from exporttools.times import epoch_us
-
-if TYPE_CHECKING:  # databases' drivers are for what is loaded
-    from exporttools.loading import ImportedFile
 
 PathLike = str | os.PathLike[str]
 

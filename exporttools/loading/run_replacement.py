@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from exporttools.connections.urls import parse_url
 from exporttools.errors import ConfigError, InconsistentData
+from exporttools.loading.imported_file import ImportedFile
 from exporttools.loading.native_tables import TableMaker
 from exporttools.loading.targets import DatabaseName, Target, open_target
 from exporttools.records.schema import RECORD_TYPES
@@ -27,25 +28,6 @@ _IDS_PER_STATEMENT = 500
 
 _RUN_COLUMN = {"incidents": "source_run_id", "runs": "run_id", "traces": "run_id", "trace_steps": "trace_id"}
 """What names the run in each table: an imported run has one trace, with its own id."""
-
-
-@dataclass(frozen=True, slots=True)
-class ImportedFile:
-    """A file that was imported.
-
-    Attributes
-    ----------
-    path : str
-    size_bytes, mtime_ns : int
-        As it was when it was read.
-    content : bytes
-        What was read from it.
-    """
-
-    path: str
-    size_bytes: int
-    mtime_ns: int
-    content: bytes
 
 
 @dataclass(frozen=True, slots=True)

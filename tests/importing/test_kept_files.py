@@ -14,11 +14,16 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from exporttools import InconsistentData, read_traces
+from exporttools.importing import kept_files
 from exporttools.importing.file_reading import FileRead, read_file
-from exporttools.importing.kept_files import from_bytes, from_database, to_bytes
+from exporttools.importing.kept_files import from_bytes, from_database, to_json
 from exporttools.importing.source_files import SourceFile
 from exporttools.loading import ImportedFile
 from tests.importing.sessions import SessionFile, tool, used
+
+
+def to_bytes(read: FileRead) -> bytes:
+    return kept_files.packed(to_json(read))
 
 
 def packed(content: bytes, size: int | None = None) -> bytes:
