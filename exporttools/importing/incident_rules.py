@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from exporttools.errors import ConfigError
 from exporttools.importing.events import Step
+from exporttools.records.statuses import means_failed
 from exporttools.text.inert import one_line
 
 LOOP_CALLS = 5
@@ -43,7 +44,7 @@ def _step_error(run: RunSteps) -> Finding | None:
     """A step ended in an error; grave if the run did."""
     severity = "high" if run.termination_reason == "error" else "low"
     return next(
-        (Finding("step_error", severity, i) for i, step in enumerate(run.steps) if step.status == "error"), None
+        (Finding("step_error", severity, i) for i, step in enumerate(run.steps) if means_failed(step.status)), None
     )
 
 
