@@ -19,10 +19,13 @@ from exporttools.records.row_totals import RowTotals
 from exporttools.records.snapshots import SourceSnapshot
 from exporttools.text.inert import one_line
 from exporttools.text.strict_json import parse_object, same
+from exporttools.text.words import amount_text, plural
 from exporttools.version import __version__
 
 FORMAT = "exporttools-bundle"
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
+READ_VERSIONS = (1, FORMAT_VERSION)
+"""The versions that are read. In version 1, totals are sums of the rows, and ``errors`` counts four words."""
 
 PATH = "data/bundle.json"
 """Its path in the bag."""
@@ -40,7 +43,7 @@ MOST_BYTES = 8 << 20
 
 # What follows from the rows, unlike the rest: when, from where and by which tools the bundle was made.
 _DERIVED = (
-    "tenant_id", "incident_id", "run_id", "trace_id", "missing", "tables", "content_digest", "totals",
+    "tenant_id", "incident_id", "run_id", "trace_id", "missing", "tables", "content_digest", "totals", "rolled_up",
     "first_timestamp", "last_timestamp",
 )  # fmt: skip
 
@@ -58,13 +61,13 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
     Returns
     -------
     dict
-        Ids (None if no part has one), row counts, totals over the steps (tokens, US cents, milliseconds; None for a sum
-        beyond the range of a float, which JSON cannot express), the first and last step's start, missing parts, the
+        Ids (None if no part has one), row counts, totals over the steps (tokens, US cents, milliseconds, each counted
+        once; None for a sum beyond the range of a float, which JSON cannot express), what they leave out, the first and last step's start, missing parts, the
         number of the run's traces, redacted columns, content digests, where and when it was read, and the versions of
         the tools that wrote it.
     """
     steps = totals["steps"]
-    sums = {"steps": steps.rows, "errors": steps.failed, **steps.sums}
+    sums = {"steps": steps.rows, "errors": steps.failed, **steps.own_sums}
     run_ids = (
         bundle.run and bundle.run.run_id,
         bundle.trace and bundle.trace.run_id,
@@ -89,7 +92,8 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
             for part, table in bundle.tables.items()
         },
         "content_digest": combined_digest(of.content_digest for of in totals.values()),
-        "totals": {name: None if math.isinf(total) else total for name, total in sums.items()},
+        "totals": _finite(sums),
+        "rolled_up": _finite(steps.rolled_up),
         "first_timestamp": steps.time_range and steps.time_range[0].isoformat(),
         "last_timestamp": steps.time_range and steps.time_range[1].isoformat(),
         "source": bundle.source and _source_to_json(bundle.source),
@@ -100,6 +104,10 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
             "python": platform.python_version(),
         },
     }
+
+
+def _finite(sums: Mapping[str, int | float]) -> dict[str, int | float | None]:
+    return {name: None if math.isinf(total) else total for name, total in sums.items()}
 
 
 def to_bytes(description: dict[str, Any]) -> bytes:
@@ -135,9 +143,9 @@ def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
     except ValueError as error:
         return None, [Finding("malformed", PATH, "a JSON object without duplicate keys", one_line(error))]
     version = (description.get("format"), description.get("format_version"))
-    if not same(list(version), [FORMAT, FORMAT_VERSION]):
+    if not any(same(list(version), [FORMAT, known]) for known in READ_VERSIONS):
         found = f"{one_line(version[0])} {one_line(version[1])}"
-        return None, [Finding("format", PATH, f"{FORMAT} {FORMAT_VERSION}", found)]
+        return None, [Finding("format", PATH, f"{FORMAT} {' or '.join(map(str, READ_VERSIONS))}", found)]
     findings = list(_check_members(description))
     return (None if findings else description), findings
 
@@ -151,7 +159,8 @@ def _check_members(description: dict[str, Any]) -> Iterator[Finding]:
         "written_at": ("a time with a time zone", _is_moment),
         "tools": ("versions by name", lambda value: isinstance(value, dict) and _is_list_of_text(list(value.values()))),
     }
-    for key in sorted(description.keys() - {"format", "format_version", *_DERIVED, *types}):
+    derived = set(_DERIVED) - ({"rolled_up"} if description["format_version"] == 1 else set())
+    for key in sorted(description.keys() - {"format", "format_version", *derived, *types}):
         yield Finding("content", PATH, "no other members", f"{one_line(key)}: {one_line(description[key])}")
     for key, (expected, holds) in types.items():
         if key not in description:
@@ -188,6 +197,16 @@ def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
     return SourceSnapshot(**{**value, "read_at": dt.datetime.fromisoformat(value["read_at"])})
 
 
+def remarks(stated: dict[str, Any], totals: Mapping[str, RowTotals]) -> Iterator[str]:
+    """Yield what a reader of a true description should know: by the rules of format 1, its totals may count twice."""
+    left_out = totals["steps"].rolled_up
+    if stated["format_version"] == 1 and left_out["steps"]:
+        yield (
+            f"format 1: the totals in {PATH} count {amount_text(left_out['cost_cents'], 'US cents')} and "
+            f"{plural(int(left_out['tokens']), 'token')} twice, which steps repeat of their parts"
+        )
+
+
 def check_statements(
     stated: dict[str, Any], bundle: ExportBundle, totals: Mapping[str, RowTotals]
 ) -> Iterator[Finding]:
@@ -201,6 +220,12 @@ def check_statements(
                     "content", PATH, f"NULL in every row of the redacted {table_name}.{one_line(column)}", found
                 )
     actual = describe(bundle, totals)
+    if stated["format_version"] == 1:
+        steps = totals["steps"]
+        actual["totals"] = _finite({"steps": steps.rows, "errors": steps.failed_in_format_1, **steps.sums})
+        del actual["rolled_up"]
     for key in _DERIVED:
+        if key not in actual:
+            continue
         if not same(stated.get(key), actual[key]):
             yield Finding("content", PATH, f"{key}: {actual[key]}", f"{key}: {stated.get(key)}")

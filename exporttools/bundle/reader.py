@@ -172,6 +172,7 @@ def _read(
         signed_by=envelope.named if envelope else (),
         trusted=envelope.trusted if envelope else (),
         signature_checked=envelope is not None and envelope.checked,
+        remarks=tuple(description.remarks(stated, totals)) if stated and totals and not findings else (),
     )
     return verification, bundle
 

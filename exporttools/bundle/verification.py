@@ -35,6 +35,8 @@ class Verification:
     signature_checked : bool
         Whether the signatures were checked with their keys. False if there are none, or if the extra ``sign`` is not
         installed.
+    remarks : tuple of str
+        What is not wrong, but worth knowing: a bundle of format 1 whose totals count some usage twice.
 
     Notes
     -----
@@ -50,6 +52,7 @@ class Verification:
     signed_by: tuple[str, ...] = ()
     trusted: tuple[str, ...] = ()
     signature_checked: bool = False
+    remarks: tuple[str, ...] = ()
 
     @property
     def ok(self) -> bool:
@@ -86,6 +89,7 @@ class Verification:
             "content_digest": self.content_digest,
             "rows": dict(self.rows),
             "redacted": list(self.redacted),
+            "remarks": list(self.remarks),
             "findings": [asdict(finding) for finding in self.findings],
         }
 
@@ -110,6 +114,7 @@ class Verification:
             yield f"content digest sha256:{self.content_digest} over {rows}"
         if self.redacted:
             yield f"redacted: {one_line(', '.join(self.redacted), 500)}"
+        yield from self.remarks
         if untrusted := [key_id for key_id in self.signed_by if key_id not in self.trusted]:
             yield f"signed by {', '.join(untrusted)}, not one of your trusted keys"
         if self.signed_by and not self.signature_checked:

@@ -247,9 +247,22 @@ class ExportBundle:
 
     @property
     def totals(self) -> Mapping[str, int | float]:
-        """The number of ``steps`` and of ``failed`` ones, and the sums of their ``tokens``, ``cost_cents`` and ``duration_ms``."""
+        """The number of ``steps`` and of ``failed`` ones, and the sums of their ``tokens``, ``cost_cents`` and ``duration_ms``.
+
+        Where steps are parts of others (the extra column ``parent_step_index``), each cent and token counts once, and of
+        each step its own time; see :func:`exporttools.step_tree`.
+        """
         steps = self.row_totals["steps"]
-        return {"steps": steps.rows, "failed": steps.failed, **steps.sums}
+        return {"steps": steps.rows, "failed": steps.failed, **steps.own_sums}
+
+    @property
+    def rolled_up(self) -> Mapping[str, int | float]:
+        """What `totals` leave out, since it is recorded on steps and again on their parts.
+
+        The sums of ``tokens``, ``cost_cents`` and ``duration_ms``; of how many ``steps`` usage was left out; and how many
+        are ``ambiguous``: they count whole although their parts have usage too.
+        """
+        return dict(self.row_totals["steps"].rolled_up)
 
     @property
     def time_range(self) -> tuple[dt.datetime, dt.datetime] | None:

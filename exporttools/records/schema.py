@@ -263,6 +263,11 @@ TRACE_STEPS = RecordType(
 )
 
 
+TOKEN_KINDS: tuple[str, ...] = tuple(column.name for column in TRACE_STEPS.extra if column.unit == "tokens")
+"""The extra columns that say of what kind a step's tokens were. Input and output add up to ``tokens``; the others are parts
+of those two or of each other, and are never added to them.
+"""
+
 RECORD_TYPES: dict[str, RecordType] = {
     record_type.table: record_type for record_type in (INCIDENTS, RUNS, TRACES, TRACE_STEPS)
 }

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING, Any, ClassVar, Generic, Protocol, TypeVar, cas
 
 import pyarrow as pa
 
-from exporttools.errors import ConfigError
+from exporttools.errors import ConfigError, InconsistentData
 from exporttools.records.exact_sums import exact_sum
+from exporttools.records.roll_ups import RollUps, count_once, find_roll_ups
 from exporttools.records.schema import ARROW_TYPES, Column, RecordType, column_of
 from exporttools.records.validity import Origin, require_valid
 from exporttools.text.inert import html_text, one_line
-from exporttools.text.words import plural
+from exporttools.text.words import amount_text, plural
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -161,14 +162,32 @@ class SnapshotTable(_Base[T_co]):
     def sums(self) -> Mapping[str, int | float]:
         """The exact sum of each additive column, over the rows here. NULLs count as zero.
 
+        Where steps are parts of others (the extra column ``parent_step_index``), each cent and token counts once, and of
+        each step its own time; see :func:`exporttools.step_tree`. Where two steps have one index, as in several traces put
+        together, that cannot be told, and all that is recorded counts.
+
         Returns
         -------
         mapping
             By column name, in the column's unit; read-only. Equal rows have equal sums whatever their chunks
             (:class:`exporttools.records.exact_sums.ExactSum`); a sum that no float can hold is infinite.
         """
+        table = self._table if self._roll_ups is None else count_once(self._table, self._roll_ups)
         additive = [column.name for column in self.record_type.columns if column.additive]
-        return MappingProxyType({name: exact_sum(self._table[name]) for name in additive})
+        return MappingProxyType({name: exact_sum(table[name]) for name in additive})
+
+    @cached_property
+    def _roll_ups(self) -> RollUps | None:
+        """What steps repeat of their parts, if they are and that can be told."""
+        names = self._table.column_names
+        if "step_index" not in names or "parent_step_index" not in names:
+            return None
+        if self._table.schema.field("parent_step_index").type != ARROW_TYPES["int64"]:
+            return None
+        try:
+            return find_roll_ups(self._table)
+        except InconsistentData:
+            return None
 
     def to_arrow(self) -> pa.Table:
         """Return the backing Arrow table, without copying."""
@@ -257,14 +276,17 @@ class SnapshotTable(_Base[T_co]):
         totals = (
             [self._total_text(column) for column in self.record_type.columns if column.additive] if len(self) else []
         )
-        return " · ".join([counted, *totals])
+        left_out = self._roll_ups.steps if self._roll_ups is not None else 0
+        return " · ".join([counted, *totals, *([f"{plural(left_out, 'roll-up')} left out"] if left_out else [])])
 
     def _total_text(self, column: Column) -> str:
         """A column's sum with its unit, and how many values are NULL: those are unknown, and not zero."""
         value, unknown = self.sums[column.name], self._table[column.name].null_count
         if unknown == len(self):
             return f"{column.unit} unknown"
-        total = f"{value:,.6g} {column.unit}" if isinstance(value, float) else f"{value:,} {column.unit}"
+        total = (
+            amount_text(value, column.unit) if isinstance(value, float) and column.unit else f"{value:,} {column.unit}"
+        )
         return f"{total}, {unknown:,} unknown" if unknown else total
 
     def _count(self, rows: int) -> str:

@@ -28,7 +28,7 @@ def test_what_the_description_says(written: Path) -> None:
     digests = [table_digest(name, table.to_arrow()) for name, table in zip(PARTS, bundle.tables.values(), strict=True)]
     assert description == {
         "format": "exporttools-bundle",
-        "format_version": 1,
+        "format_version": 2,
         "tenant_id": "acme", "incident_id": "i1", "run_id": "r1", "trace_id": "t1", "trace_count": 1,
         "missing": [],
         "redacted": [],
@@ -38,6 +38,7 @@ def test_what_the_description_says(written: Path) -> None:
         },
         "content_digest": combined_digest(digests),
         "totals": {"steps": 3, "errors": 0, "tokens": 303, "cost_cents": 1.5, "duration_ms": 2700.75},
+            "rolled_up": {"steps": 0, "ambiguous": 0, "tokens": 0, "cost_cents": 0.0, "duration_ms": 0.0},
         "first_timestamp": "2026-10-05T12:00:00+00:00",
         "last_timestamp": "2026-10-05T12:00:02+00:00",
         "source": {"dialect": "postgresql", "server_version": "18.1", "layout": "native", "snapshot_id": "7:7:",
@@ -93,8 +94,11 @@ STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
     (_set("source", "read_at", to="2026-10-05T12:00:00"), "content", "'read_at': '2026-10-05T12:00:00'"),
     (_set("source", "read_at", to="yesterday"), "content", "'yesterday'"),
     (_set("source", "read_at", to=7), "content", "'read_at': 7"),
-    (_set("format", to="other"), "format", "other 1"),
-    (_set("format_version", to=2), "format", "exporttools-bundle 2"),
+    (_set("format", to="other"), "format", "other 2"),
+    (_set("format_version", to=3), "format", "exporttools-bundle 3"),
+    (_set("format_version", to=1), "content", "rolled_up: {'steps': 0"),
+    (_set("rolled_up", "steps", to=1), "content", "rolled_up: {'steps': 1"),
+    (lambda description: description.pop("rolled_up"), "content", "rolled_up: None"),
     (_set("format_version", to=[[]]), "format", "exporttools-bundle [[]]"),
     (lambda description: description.clear(), "format", "None None"),
 ]

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import duckdb
 import pyarrow.parquet as pq
@@ -12,7 +14,8 @@ import pytest
 
 from exporttools import compare_bundles, read_bundle, verify_bundle
 from exporttools.files.digests import combined_digest, table_digest
-from tests.golden.make import golden_bundle
+from tests.bundle.bags import edit, rehash
+from tests.golden.make import golden_bundle, nested_bundle
 
 GOLDEN = Path(__file__).parents[1] / "golden"
 KEY = GOLDEN / "TEST-ONLY.key.pub"
@@ -22,13 +25,17 @@ WHOLE, REDACTED, ALONE = (
     "64abb31b9c1fec72b73ff2fa332af201247a619a698f240e53199dd78bc90af2",
     "ef8073c4e91a48b44e42f9a305e2983a376dca6fd35b22919a9e3c95c9ae1cc2",
 )
-BUNDLES = {
-    "format-1/unsigned.bundle": ("intact, unsigned", WHOLE),
-    "format-1/signed.bundle": (f"authentic (signed by {KEY_ID}, trusted)", WHOLE),
-    "format-1/signed.bundle.zip": (f"authentic (signed by {KEY_ID}, trusted)", WHOLE),
-    "format-1/redacted.bundle": (f"authentic (signed by {KEY_ID}, trusted)", REDACTED),
-    "format-1/run-alone.bundle.zip": ("intact, unsigned", ALONE),
+NESTED = "e0f9c3d46b637cc4ad2778b3c9dafbec14ac4ca3d9092cc6a2ae46257a7ada62"
+_BY_NAME = {
+    "unsigned.bundle": ("intact, unsigned", WHOLE),
+    "signed.bundle": (f"authentic (signed by {KEY_ID}, trusted)", WHOLE),
+    "signed.bundle.zip": (f"authentic (signed by {KEY_ID}, trusted)", WHOLE),
+    "redacted.bundle": (f"authentic (signed by {KEY_ID}, trusted)", REDACTED),
+    "run-alone.bundle.zip": ("intact, unsigned", ALONE),
+    "nested.bundle": (f"authentic (signed by {KEY_ID}, trusted)", NESTED),
 }
+FORMATS = (1, 2)
+BUNDLES = {f"format-{number}/{name}": expected for number in FORMATS for name, expected in _BY_NAME.items()}
 
 
 def test_every_golden_bundle_is_named_here() -> None:
@@ -44,15 +51,63 @@ def test_promise_19_it_verifies_and_has_the_digest_it_had(name: str) -> None:
     assert read_bundle(GOLDEN / name).content_digest == digest
 
 
-def test_promise_19_it_reads_as_what_was_written() -> None:
-    bundle = golden_bundle()
+@pytest.mark.parametrize("number", FORMATS)
+def test_promise_19_it_reads_as_what_was_written(number: int) -> None:
+    bundle, directory = golden_bundle(), GOLDEN / f"format-{number}"
     for name in ("unsigned.bundle", "signed.bundle", "signed.bundle.zip"):
-        found = read_bundle(GOLDEN / "format-1" / name)
+        found = read_bundle(directory / name)
         assert found == bundle
         assert (found.source, found.trace_count) == (bundle.source, bundle.trace_count)
-    redacted = compare_bundles(GOLDEN / "format-1/redacted.bundle", bundle)
+    assert read_bundle(directory / "nested.bundle") == nested_bundle()
+    redacted = compare_bundles(directory / "redacted.bundle", bundle)
     assert redacted.same
     assert redacted.redacted == ("runs.goal", "trace_steps.model")
+
+
+def test_a_format_keeps_its_own_rules_for_totals() -> None:
+    """Format 1 adds up rows and knows four words for failed; format 2 counts each cent once."""
+    stated = [json.loads((GOLDEN / f"format-{n}/nested.bundle/data/bundle.json").read_text()) for n in FORMATS]
+    assert stated[0]["totals"] == {"steps": 4, "errors": 1, "tokens": 1800, "cost_cents": 3.0, "duration_ms": 5000.0}
+    assert "rolled_up" not in stated[0]
+    assert stated[1]["totals"] == {"steps": 4, "errors": 3, "tokens": 900, "cost_cents": 1.5, "duration_ms": 3500.0}
+    assert stated[1]["rolled_up"] == {
+        "steps": 1,
+        "ambiguous": 0,
+        "tokens": 900,
+        "cost_cents": 1.5,
+        "duration_ms": 1500.0,
+    }
+
+
+def test_usage_that_format_1_counts_twice_is_named(tmp_path: Path) -> None:
+    """Also of a bundle that says it is of format 1, so that its totals may be those of another rule."""
+    (remark,) = verify_bundle(GOLDEN / "format-1/nested.bundle").remarks
+    assert (
+        remark
+        == "format 1: the totals in data/bundle.json count 1.5 US cents and 900 tokens twice, which steps repeat of their parts"
+    )
+    assert (
+        verify_bundle(GOLDEN / "format-2/nested.bundle").remarks
+        == verify_bundle(GOLDEN / "format-1/unsigned.bundle").remarks
+        == ()
+    )
+
+    def as_format_1(stated: dict[str, Any]) -> None:
+        left_out = stated.pop("rolled_up")
+        stated |= {
+            "format_version": 1,
+            "totals": {name: total + left_out.get(name, 0) for name, total in stated["totals"].items()},
+        }
+        stated["totals"] |= {"steps": 4, "errors": 1}
+
+    forged = shutil.copytree(GOLDEN / "format-2/nested.bundle", tmp_path / "forged")
+    (forged / "attestation.dsse.json").unlink()
+    edit(forged / "data/bundle.json", as_format_1)
+    rehash(forged)
+    found = verify_bundle(forged)
+    assert (found.verdict, found.remarks) == ("intact, unsigned", (remark,))
+    assert remark in str(found)
+    assert found.to_dict()["remarks"] == [remark]
 
 
 @pytest.mark.parametrize("name", [name for name in BUNDLES if not name.endswith(".zip")])

@@ -39,7 +39,7 @@ def test_a_verification_says_what_it_rests_on(bag: Path) -> None:
     assert whole.to_dict() == {
         "path": str(bag), "verdict": "intact, unsigned", "ok": True, "authentic": False, "signed_by": [], "trusted": [],
         "signature_checked": False,
-        "content_digest": digest, "rows": rows, "redacted": [], "findings": [],
+        "content_digest": digest, "rows": rows, "redacted": [], "remarks": [], "findings": [],
     }  # fmt: skip
     assert "✔ intact, unsigned" in Tags(whole._repr_html_()).text
     assert digest in whole._repr_html_()
@@ -53,7 +53,7 @@ def test_a_verification_says_what_it_rests_on(bag: Path) -> None:
     assert json.loads(json.dumps(failed.to_dict())) == {
         "path": str(bag), "verdict": "failed", "ok": False, "authentic": False, "signed_by": [], "trusted": [],
         "signature_checked": False,
-        "content_digest": None, "rows": {}, "redacted": [], "findings": [finding],
+        "content_digest": None, "rows": {}, "redacted": [], "remarks": [], "findings": [finding],
     }  # fmt: skip
     assert str(failed) == f"{bag}: failed\n  missing: data/run.parquet: expected a file; found nothing"
     seen = Tags(failed._repr_html_())

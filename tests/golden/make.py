@@ -47,6 +47,23 @@ def golden_bundle() -> ExportBundle:
     )
 
 
+def nested_bundle() -> ExportBundle:
+    """Steps that are parts of others and repeat their usage, and ends that are spelled in several ways."""
+    steps = [
+        TraceStepSnapshot(0, NOON, "agent", 900, 1.5, 3000.0, "ERROR"),
+        TraceStepSnapshot(1, NOON, "llm_call", 600, 1.0, 800.0, "STATUS_CODE_OK"),
+        TraceStepSnapshot(2, NOON + dt.timedelta(seconds=1), "llm_call", 300, 0.5, 700.0, "rate_limited"),
+        TraceStepSnapshot(3, NOON + dt.timedelta(seconds=2), "tool_call", 0, 0.0, 500.0, "error"),
+    ]
+    table = SnapshotTable.from_records(TraceStepSnapshot, steps).to_arrow()
+    table = table.append_column("parent_step_index", pa.array([None, 0, 0, 2], pa.int64()))
+    return ExportBundle(
+        run=RunSnapshot("r2", "acme", "triage"),
+        trace=TraceSummarySnapshot("t2", "r2", "acme"),
+        steps=SnapshotTable(TraceStepSnapshot, table),
+    )
+
+
 def main(directory: Path) -> None:
     key = Path(__file__).with_name("TEST-ONLY.key")
     directory.mkdir()
@@ -56,6 +73,7 @@ def main(directory: Path) -> None:
     write_bundle(bundle, directory / "signed.bundle.zip", signing_key=key, archive=True)
     write_bundle(bundle, directory / "redacted.bundle", signing_key=key, redact=["goal", "model"])
     write_bundle(ExportBundle(run=RunSnapshot("r1", "acme")), directory / "run-alone.bundle.zip", archive=True)
+    write_bundle(nested_bundle(), directory / "nested.bundle", signing_key=key)
 
 
 if __name__ == "__main__":

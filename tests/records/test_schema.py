@@ -23,6 +23,7 @@ from exporttools.records.schema import (
     ARROW_TYPES,
     RECORD_TYPES,
     RUNS,
+    TOKEN_KINDS,
     TRACE_STEPS,
     Column,
     RecordType,
@@ -145,6 +146,12 @@ def test_units_are_those_of_the_names() -> None:
         "created_at": "UTC", "started_at": "UTC", "completed_at": "UTC", "violation_timestamp": "UTC", "timestamp": "UTC",
         "total_cost_cents": "US cents", "cost_cents": "US cents", "duration_ms": "ms", "tokens": "tokens",
     }  # fmt: skip
+
+
+def test_the_kinds_of_tokens() -> None:
+    assert TOKEN_KINDS == (
+        "input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens", "reasoning_tokens",
+    )  # fmt: skip
 
 
 @pytest.mark.parametrize("kind", ARROW_TYPES)

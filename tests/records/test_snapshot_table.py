@@ -177,6 +177,11 @@ def test_one_of_several_is_told_in_the_plural() -> None:
     assert SnapshotTable.empty(RunSnapshot).describe() == "0 runs"
 
 
+def test_large_and_small_totals_have_no_exponents() -> None:
+    said = steps_of(a_step(0, duration_ms=1_337_915.18, cost_cents=0.00004)).describe()
+    assert said == "1 step · 100 tokens · 0.00004 US cents · 1,337,915.18 ms"
+
+
 def test_a_cost_that_is_not_recorded_is_unknown_and_not_zero() -> None:
     costs = {(None, None): "US cents unknown", (0, None): "0 US cents, 1 unknown", (0, 12): "12 US cents"}
     for recorded, said in costs.items():
