@@ -1,10 +1,11 @@
-"""What a function needs a column for, and the errors for columns that are missing, duplicated or of another type."""
+"""What a function needs a column for, and the errors for columns that are missing, duplicated or of another type; and for other arguments."""
 
 from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from enum import Enum
+from numbers import Integral
 from typing import Any
 
 import narwhals as nw
@@ -63,6 +64,12 @@ def require_keys(parameter: str, keys: Sequence[Any], result: Sequence[str]) -> 
         if key in result:
             raise ConfigError(f"cannot group by {key!r}: the result has a column of that name")
     return list(dict.fromkeys(keys))
+
+
+def require_integer(parameter: str, value: Any, least: int) -> None:
+    """Raise ConfigError if a parameter is not an integer, or less than that."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or int(value) < least:
+        raise ConfigError(f"{parameter} is {one_line(repr(value), 60)}; expected an integer >= {least}")
 
 
 def conversion(what: str, column: str, dtype: Any, kind: Kind) -> Any:

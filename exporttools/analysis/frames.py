@@ -1,16 +1,14 @@
 """Frames of any kind in, and frames of the same kind out: the one intake of everything that takes a frame.
 
-The only room that tells kinds of frames apart. Sums, joins and filters are Narwhals expressions, which every kind
-evaluates itself, lazily if it is lazy. What some of them have no expression for (order statistics, sequences of
-steps) is a function of Arrow tables, which :func:`apply` takes to where the rows are: in place for a frame in memory, to
-the partitions of Dask and PySpark, batch by batch from DuckDB.
+Sums, joins and filters are Narwhals expressions, which every kind evaluates itself, lazily if it is lazy. Only this room,
+:mod:`exporttools.analysis.engines` and :mod:`exporttools.analysis.arrow_functions` tell kinds of frames apart.
 """
 
 from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -24,7 +22,7 @@ from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import SnapshotTable, pandas_frame
-from exporttools.text.inert import one_line, sql_identifier
+from exporttools.text.inert import one_line
 
 RUN_KEYS = ("tenant_id", "run_id")
 """What identifies a run: its id is unique within its tenant."""
@@ -32,8 +30,7 @@ RUN_KEYS = ("tenant_id", "run_id")
 TRACE_KEYS = ("tenant_id", "run_id", "trace_id")
 """What identifies a trace, of those that a frame has."""
 
-_BATCH_ROWS = 131_072
-_KINDS = {"step_index": Kind.WHOLE, "timestamp": Kind.TIME}
+_KINDS = {"step_index": Kind.WHOLE, "parent_step_index": Kind.WHOLE, "timestamp": Kind.TIME}
 
 ArrowFunction = Callable[[pa.Table], pa.Table]
 
@@ -108,7 +105,13 @@ class Frame:
 
 
 def read(
-    data: Any, needed: Mapping[str, Kind], *, what: str = "steps", optional: Sequence[str] = (), warn: bool = True
+    data: Any,
+    needed: Mapping[str, Kind],
+    *,
+    what: str = "steps",
+    optional: Sequence[str] = (),
+    numbers: Sequence[str] = (),
+    warn: bool = True,
 ) -> Frame:
     """Take a frame of any kind and check the columns that are needed.
 
@@ -122,6 +125,8 @@ def read(
         What messages call the frame.
     optional : sequence of str
         Columns that identify rows (:data:`TRACE_KEYS`, ``step_index``, ...) or group them; checked if the frame has them.
+    numbers : sequence of str
+        Columns of numbers; checked if the frame has them.
     warn : bool
         Warn if a limit cut the rows. Plots say so themselves.
 
@@ -146,6 +151,7 @@ def read(
     schema = frame.collect_schema()
     names = tuple(schema.names())
     kinds = {name: _KINDS.get(name, Kind.KEY) for name in optional if name in names} | dict(needed)
+    kinds |= {name: Kind.NUMBER for name in numbers if name in names}
     require_columns(what, names, kinds)
     typed = (Kind.NUMBER, Kind.WHOLE, Kind.TIME)
     objects = [name for name, kind in kinds.items() if kind in typed and schema[name] == nw.Object]
@@ -156,6 +162,14 @@ def read(
     if conversions := [expression for expression in found if expression is not None]:
         frame = frame.with_columns(*conversions)
     return Frame(native, frame, what, names, kinds, total)
+
+
+def has_only_nulls(frame: Frame, column: str) -> bool:
+    """Whether a column is known to hold nothing but NULL. Of lazy frames only a DuckDB relation is asked."""
+    if isinstance(frame.data, nw.LazyFrame) and not frame.implementation.is_duckdb():
+        return False
+    counted = frame.data.select(nw.col(column).count().alias("count"))
+    return bool(collect(frame, counted, pa.schema([("count", pa.int64())]))["count"][0].as_py() == 0)
 
 
 def _native(data: Any, what: str) -> tuple[Any, int | None]:
@@ -245,45 +259,12 @@ def to_native(result: Any) -> Any:
     return nw.maybe_reset_index(result).to_native()
 
 
-def sort(result: Any, *by: str, descending: Sequence[bool] | bool = False) -> Any:
-    """A result's rows in order, NULL last. Results are small: Dask sorts them as one partition.
-
-    Its own sort would compute all that comes before it at once, to find out where to cut.
-    """
-    flags = [descending] * len(by) if isinstance(descending, bool) else list(descending)
-    if not result.implementation.is_dask():
-        return result.sort(*by, descending=flags, nulls_last=True)
-
-    def sorted_rows(rows: Any) -> Any:
-        return rows.sort_values(list(by), ascending=[not flag for flag in flags], ignore_index=True)
-
-    return nw.from_native(result.to_native().repartition(npartitions=1).map_partitions(sorted_rows))
-
-
-def epoch_us(frame: Frame, column: str, name: str) -> Frame:
-    """The frame with one more column: a time as microseconds since 1970, whatever the session's time zone."""
-    data, native = frame.data, frame.native
-    if frame.implementation.is_duckdb():
-        data = nw.from_native(data.to_native().project(f'*, epoch_us({sql_identifier(column)}) AS "{name}"'))
-    elif frame.implementation.is_spark_like():
-        from pyspark.sql import functions
-
-        data = nw.from_native(data.to_native().withColumn(name, functions.unix_micros(functions.col(_ticked(column)))))
-    else:
-        data = data.with_columns(nw.col(column).dt.timestamp("us").alias(name))
-    return Frame(native, data, frame.what, (*frame.names, name), frame.kinds, frame.total)
-
-
-def _ticked(name: str) -> str:
-    return "`" + name.replace("`", "``") + "`"
-
-
 def collect(frame: Frame, result: Any, schema: pa.Schema) -> pa.Table:
     """A Narwhals result in memory, as Arrow of the given columns and types."""
-    return fitted(_in_memory(frame, result.select(*schema.names)), schema, frame.what)
+    return fitted(in_memory(frame, result.select(*schema.names)), schema, frame.what)
 
 
-def _in_memory(frame: Frame, selected: Any) -> pa.Table:
+def in_memory(frame: Frame, selected: Any) -> pa.Table:
     """A Narwhals frame as Arrow."""
     if isinstance(selected, nw.LazyFrame):
         selected = selected.collect("pyarrow")
@@ -333,94 +314,7 @@ def fitted(table: pa.Table, schema: pa.Schema, what: str) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=schema)
 
 
-def apply(
-    frame: Frame,
-    columns: Sequence[str],
-    function: ArrowFunction,
-    schema: pa.Schema,
-    *,
-    together: Sequence[str] | None = None,
-) -> Any:
-    """Run a function of Arrow tables on a frame of any kind.
-
-    Parameters
-    ----------
-    frame : Frame
-    columns : sequence of str
-        The columns that `function` reads, in the types of :func:`arrow_schema`.
-    function : callable
-        Takes a table and returns one of `schema`. It is sent to the workers of Dask and PySpark.
-    schema : pyarrow.Schema
-        The schema of the result.
-    together : sequence of str, optional
-        Rows that are equal in these columns reach `function` in one table; if empty, all rows do. None if each row
-        stands for itself, so that tables may hold any rows.
-
-    Returns
-    -------
-    narwhals.DataFrame or narwhals.LazyFrame
-        Of the kind of `frame`, and lazy if that is. Only DuckDB's rows are read at once; the result is a relation again.
-    """
-    wanted, what = arrow_schema(frame, columns), frame.what
-
-    def work(table: pa.Table) -> pa.Table:
-        return fitted(function(fitted(table, wanted, what)), schema, what)
-
-    selected = frame.data.select(*columns)
-    native, kind = selected.to_native(), frame.implementation
-    if kind.is_spark_like():
-        return nw.from_native(_apply_spark(native, work, schema, together))
-    if kind.is_dask():
-        return nw.from_native(_apply_dask(native, work, schema, together))
-    if kind.is_duckdb():
-        return nw.from_native(_apply_duckdb(native, work, schema, together))
-    if kind.is_polars() and isinstance(selected, nw.LazyFrame):
-        import polars as pl
-
-        def batch(rows: pl.DataFrame) -> pl.DataFrame:
-            result = pl.from_arrow(work(rows.to_arrow()))
-            assert isinstance(result, pl.DataFrame)
-            return result
-
-        empty = pl.from_arrow(schema.empty_table())
-        assert isinstance(empty, pl.DataFrame)
-        return nw.from_native(native.map_batches(batch, schema=empty.schema, streamable=together is None))
-    return from_arrow(frame, work(_in_memory(frame, selected)))
-
-
-def _apply_spark(native: Any, work: ArrowFunction, schema: pa.Schema, together: Sequence[str] | None) -> Any:
-    from pyspark.sql.pandas.types import from_arrow_schema
-
-    def partition(batches: Iterator[pa.RecordBatch]) -> Iterator[pa.RecordBatch]:
-        held = list(batches) if together is not None else None
-        for table in ([held] if held else ()) if held is not None else ([batch] for batch in batches):
-            yield from work(pa.Table.from_batches(table)).to_batches()
-
-    if together is not None:
-        native = native.repartition(*(_ticked(name) for name in together)) if together else native.repartition(1)
-    return native.mapInArrow(partition, from_arrow_schema(schema))
-
-
-def _apply_dask(native: Any, work: ArrowFunction, schema: pa.Schema, together: Sequence[str] | None) -> Any:
-    def partition(rows: Any) -> Any:
-        return pandas_frame(work(pa.Table.from_pandas(rows, preserve_index=False)))
-
-    if together is not None:
-        native = (
-            native.shuffle(on=list(together), shuffle_method="tasks") if together else native.repartition(npartitions=1)
-        )
-    return native.map_partitions(partition, meta=pandas_frame(schema.empty_table()))
-
-
-def _apply_duckdb(native: Any, work: ArrowFunction, schema: pa.Schema, together: Sequence[str] | None) -> Any:
-    if together is not None:
-        return _relation(native, work(native.to_arrow_table()))
-    reader = native.to_arrow_reader(_BATCH_ROWS)
-    parts = [work(pa.Table.from_batches([batch])) for batch in reader]
-    return _relation(native, pa.concat_tables([schema.empty_table(), *parts]))
-
-
-def _relation(native: Any, exporttools_result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds it by its name
+def relation(native: Any, exporttools_result: pa.Table) -> Any:  # noqa: ARG001 - DuckDB finds it by its name
     """Arrow as a relation of the same connection as `native`, so that the two can be joined."""
     return native.query("exporttools_unused", "FROM exporttools_result").set_alias("result")
 
@@ -431,7 +325,7 @@ def from_arrow(frame: Frame, table: pa.Table) -> Any:
     if kind.is_pandas():
         return nw.from_native(pandas_frame(table))
     if kind.is_duckdb():
-        return nw.from_native(_relation(frame.data.to_native(), table))
+        return nw.from_native(relation(frame.data.to_native(), table))
     if kind.is_spark_like():
         return nw.from_native(frame.data.to_native().sparkSession.createDataFrame(table))
     if kind.is_dask():

@@ -17,6 +17,7 @@ Indices: TypeAlias = NDArray[np.intp]
 Integers: TypeAlias = NDArray[np.int64]
 
 _MOST_COUNTED = 1 << 22
+_FEW_IN_A_GROUP = 8  # below, one call for all rows is faster than one for each group
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,16 +84,44 @@ class SortedGroups:
         below = np.floor(place).astype(np.intp)
         above = np.minimum(below + 1, self.count[some] - 1)
         low, high = self.values[self.start[some] + below], self.values[self.start[some] + above]
-        result[some] = low + (high - low) * (place - below)
+        part = place - below
+        with np.errstate(invalid="ignore"):  # the infinite have no distance
+            result[some] = np.where((part == 0) | (low == high), low, low + (high - low) * part)
         return result
+
+
+class Sorting:
+    """Sorts any number of columns within the same groups: the rows are brought together once."""
+
+    def __init__(self, groups: Groups) -> None:
+        self.groups = groups
+        # Integers of 16 bits are sorted by radix, in a tenth of the time.
+        small = len(groups) <= np.iinfo(np.uint16).max
+        self.rows = np.argsort(groups.of_row.astype(np.uint16) if small else groups.of_row, kind="stable")
+        self.sizes = groups.sizes
+
+    def sort(self, values: Floats) -> SortedGroups:
+        """Sort the values of each group; missing ones are left out."""
+        together = values[self.rows]
+        count = self.sizes
+        missing = np.isnan(together)
+        if missing.any():
+            count = np.bincount(self.groups.of_row[self.rows[~missing]], minlength=len(self.groups))
+            together = together[~missing]
+        end = np.cumsum(count)
+        start = end - count
+        if len(together) < _FEW_IN_A_GROUP * len(count):
+            group_of = np.repeat(np.arange(len(count)), count)
+            together = together[np.lexsort((together, group_of))]
+        else:
+            for first, last in zip(start.tolist(), end.tolist(), strict=True):
+                together[first:last].sort()
+        return SortedGroups(together, start, count)
 
 
 def sort_within(groups: Groups, values: Floats) -> SortedGroups:
     """Sort values within their groups."""
-    known = np.flatnonzero(~np.isnan(values))
-    order = known[np.lexsort((values[known], groups.of_row[known]))]
-    count = np.bincount(groups.of_row[order], minlength=len(groups))
-    return SortedGroups(values[order], np.cumsum(count) - count, count)
+    return Sorting(groups).sort(values)
 
 
 def numbers(table: pa.Table, column: str) -> Floats:
