@@ -10,11 +10,13 @@ import narwhals as nw
 import numpy as np
 import pyarrow as pa
 
-from exporttools.analysis.baselines import unusual
+from exporttools.analysis.arrow_functions import apply
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, collect, from_arrow, read, to_native
+from exporttools.analysis.frames import TRACE_KEYS, Frame, arrow_schema, collect, from_arrow, to_native
 from exporttools.analysis.groups import group, numbers
+from exporttools.analysis.judging import unusual
 from exporttools.analysis.sequences import Sequences
+from exporttools.analysis.trees import own_amounts, read_recorded
 from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.inert import one_line
@@ -34,6 +36,7 @@ _STEP = {
     "step_index": Kind.WHOLE, "timestamp": Kind.TIME, "step_type": Kind.TEXT, "status": Kind.TEXT,
     "cost_cents": Kind.NUMBER, "tokens": Kind.NUMBER, "duration_ms": Kind.NUMBER,
 }  # fmt: skip
+_PARENT = "parent_step_index"
 _OPTIONAL = ("name", "model", "content_hash")
 _SCHEMA = pa.schema(
     [
@@ -83,7 +86,9 @@ def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) 
     (by the rule of :func:`anomalies`). For each step type and name, the difference in cost is
     (n - N) c + n (t - T) p + n t (q - p), for n and N calls, t and T tokens per call, q and p US cents per token, and c = T p:
     more calls, more tokens per call, and dearer tokens; without tokens, (n - N) c + n (d - c). Time is explained in the same
-    way. Steps that repeat an earlier ``content_hash`` of their trace are counted apart.
+    way. Steps that repeat an earlier ``content_hash`` of their trace are counted apart. Where steps are parts of others
+    (``parent_step_index``), each cent counts once, and time belongs to the innermost step: time in which only an agent's
+    or another container's span ran is waiting for the next step.
 
     Examples
     --------
@@ -100,7 +105,7 @@ def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) 
     run = bundle.run
     if run is None or not len(bundle.steps):
         raise ConfigError(f"what_changed needs a run and its steps; this bundle is missing {', '.join(bundle.missing)}")
-    known = read(
+    known = read_recorded(
         fleet, _STEP | {"agent_id": Kind.KEY, "run_id": Kind.KEY}, what="fleet", optional=(*TRACE_KEYS, *_OPTIONAL)
     )
     agent = nw.col("agent_id")
@@ -108,10 +113,13 @@ def what_changed(bundle: ExportBundle, fleet: Any, *, at_least: int = AT_LEAST) 
     own = nw.col("run_id") == run.run_id
     if known.has("tenant_id"):
         own &= nw.col("tenant_id") == run.tenant_id
-    mine = read(bundle, _STEP, optional=_OPTIONAL)
+    mine = read_recorded(bundle, _STEP, optional=_OPTIONAL)
     shared = [name for name in mine.has(*_OPTIONAL) if known.has(name)]  # comparable only if both have it
-    normal = _Normal.of(replace(known, data=others.filter(~own)), shared, run.agent_id, at_least)
-    profile = _profile(collect(mine, mine.data, arrow_schema(mine, [*_STEP, *shared])), [])
+    normal = _Normal.of(
+        replace(known, data=others.filter(~own)), [*shared, *known.has(_PARENT)], run.agent_id, at_least
+    )
+    columns = [*_STEP, *shared, *mine.has(_PARENT)]
+    profile = _profile(collect(mine, mine.data, arrow_schema(mine, columns)), [])
     calls = _calls(profile, np.ones(1))
     causes = list(_causes(calls, normal, _ending(profile)))
     scale_cents = normal.cost_cents or sum(call.cost_cents for call in calls.values()) or 1.0
@@ -195,7 +203,7 @@ _PROFILE = pa.schema(
 
 def _profile(table: pa.Table, keys: Sequence[str]) -> pa.Table:
     """For each trace, the sums over its steps of one type, name and model, repeats apart; and how it ended."""
-    steps = Sequences.of(table, keys)
+    steps = Sequences.of(own_amounts(table, keys, recorded=["duration_ms"]), keys)
     rows = len(steps.table)
     texts = {
         name: steps.table[name] if name in steps.table.column_names else pa.nulls(rows, pa.string())

@@ -8,7 +8,9 @@ import narwhals as nw
 import pyarrow as pa
 
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import RUN_KEYS, collect, read, sort, to_native
+from exporttools.analysis.engines import concat, sort
+from exporttools.analysis.frames import RUN_KEYS, collect, read, to_native
+from exporttools.analysis.trees import RollUpsOption, read_own_amounts
 from exporttools.errors import ConfigError
 from exporttools.text.words import plural
 
@@ -32,10 +34,16 @@ _FLOAT_SLACK_CENTS = 1e-6
 
 
 @overload
-def reconcile_costs(runs: IntoFrameT, steps: IntoFrameT, *, tolerance_cents: float = ...) -> IntoFrameT: ...
+def reconcile_costs(
+    runs: IntoFrameT, steps: IntoFrameT, *, tolerance_cents: float = ..., roll_ups: RollUpsOption = ...
+) -> IntoFrameT: ...
 @overload
-def reconcile_costs(runs: ArrowSteps, steps: Any, *, tolerance_cents: float = ...) -> pa.Table: ...
-def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_CENTS) -> Any:
+def reconcile_costs(
+    runs: ArrowSteps, steps: Any, *, tolerance_cents: float = ..., roll_ups: RollUpsOption = ...
+) -> pa.Table: ...
+def reconcile_costs(
+    runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_CENTS, roll_ups: RollUpsOption = "skip"
+) -> Any:
     """Compare each run's recorded total with the sum of its steps.
 
     Parameters
@@ -46,11 +54,13 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
         Has ``run_id``, ``cost_cents`` (US cents); ``tenant_id``, if both frames have it. The steps of all the runs' traces.
     tolerance_cents : float
         Differences up to this size are rounding.
+    roll_ups : {"skip", "count"}
+        As for :func:`cost_by`.
 
     Returns
     -------
     frame
-        Of the same kind, a row for each run of either frame. Columns: ``tenant_id``, if both frames have it;
+        Of the same kind (of two DuckDB connections, on that of the steps), a row for each run of either frame. Columns: ``tenant_id``, if both frames have it;
         ``run_id``; ``recorded_cost_cents`` (NULL without a total); ``step_cost_cents`` (NULL without steps); ``steps``;
         ``difference_cents``, recorded minus steps (NULL if a side is missing); ``finding``: ``agrees``, ``differs``,
         or what is missing: ``no total``, ``no steps``, ``no run`` (steps of a run that is not in `runs`); a run that
@@ -76,7 +86,8 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
     if not tolerance_cents >= 0:
         raise ConfigError(f"tolerance_cents is {tolerance_cents!r}; expected a number >= 0")
     recorded = read(runs, {"run_id": Kind.KEY, "total_cost_cents": Kind.NUMBER}, what="runs", optional=RUN_KEYS)
-    spent = read(steps, {"run_id": Kind.KEY, "cost_cents": Kind.NUMBER}, optional=RUN_KEYS)
+    needed = {"run_id": Kind.KEY, "cost_cents": Kind.NUMBER}
+    spent = read_own_amounts(steps, needed, optional=RUN_KEYS, roll_ups=roll_ups)
     if recorded.implementation is not spent.implementation or type(recorded.data) is not type(spent.data):
         raise ConfigError(f"runs are in {recorded.described}, steps in {spent.described}; expected frames of one kind")
     keys = [key for key in RUN_KEYS if recorded.has(key) and spent.has(key)]
@@ -97,7 +108,7 @@ def reconcile_costs(runs: Any, steps: Any, *, tolerance_cents: float = ROUNDING_
         runs=none.cast(nw.Int64),
         steps=one.cast(nw.Int64),
     ).select(*columns)
-    summed = nw.concat([left, right]).group_by(*keys).agg(*(nw.col(name).sum() for name in columns[len(keys) :]))
+    summed = concat(left, right).group_by(*keys).agg(*(nw.col(name).sum() for name in columns[len(keys) :]))
     difference = nw.col("recorded_cost_cents") - nw.col("step_cost_cents")
     finding = nw.lit("agrees")
     for name, found in (

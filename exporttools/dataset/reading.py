@@ -17,9 +17,10 @@ import pyarrow.dataset as ds
 from exporttools.dataset.checking import DatasetVerification, verify_dataset
 from exporttools.dataset.compaction import compact
 from exporttools.dataset.destinations import Destination, open_storage
+from exporttools.dataset.ledger import create_ledger
 from exporttools.dataset.manifest import UNDATED, Manifest, PartFile, Window, undated_columns
 from exporttools.dataset.manifest_reader import read_manifest, read_part_files
-from exporttools.dataset.sql_views import ledger_view, only_files, table_view
+from exporttools.dataset.sql_views import only_files, table_view
 from exporttools.dataset.storage import Storage
 from exporttools.errors import ConfigError, DatasetUnreadable
 from exporttools.files.digests import combined_digest
@@ -89,6 +90,7 @@ class Dataset:
     def __init__(self, storage: Storage, manifest: Manifest, tenant_id: str | None = None) -> None:
         self._storage = storage
         self.manifest = manifest
+        self._has_ledger = False
         self.tenant_id = tenant_id
         """The tenant whose files and rows are shown, or None for all tenants."""
 
@@ -258,6 +260,10 @@ class Dataset:
             ``started_at, completed_at, termination_reason``, then the step's columns. Each view has ``day``, a string:
             the UTC day on which the run started (or the incident was created), or ``__undated__``.
 
+            Where steps are parts of others (``parent_step_index``), the ledger has each step's own amounts, so that sums
+            over it count each cent once; ``roll_up`` and ``rolled_up_cost_cents``, ``rolled_up_tokens``,
+            ``rolled_up_duration_ms`` say what it leaves out (see :func:`exporttools.step_tree`). ``trace_steps`` has what was recorded.
+
         Returns
         -------
         duckdb.DuckDBPyRelation
@@ -270,6 +276,9 @@ class Dataset:
         ConfigError
             An extra column's name differs from another only in case, which SQL ignores.
         """
+        if "ledger" in query.lower() and not self._has_ledger:  # to find what it leaves out, steps are read
+            create_ledger(self._connection, self.schema("trace_steps"))
+            self._has_ledger = True
         return self._connection.sql(query)
 
     @cached_property
@@ -283,8 +292,6 @@ class Dataset:
             connection.execute(f"CREATE VIEW {table} AS {self._view(table)}")
         if self.tenant_id is not None:
             connection.execute(only_files([file for table in RECORD_TYPES for file in self.files(table)]))
-        steps = [name for name in self.schema("trace_steps").names if name not in ("tenant_id", "trace_id")]
-        connection.execute(f"CREATE VIEW ledger AS {ledger_view(steps)}")
         return connection
 
     def _view(self, table: str) -> str:

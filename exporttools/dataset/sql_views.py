@@ -1,4 +1,4 @@
-"""A dataset's tables as DuckDB views over their Parquet files, and `ledger`, which joins them."""
+"""A dataset's tables as DuckDB views over their Parquet files."""
 
 from __future__ import annotations
 
@@ -51,17 +51,6 @@ def table_view(
     return (
         f"SELECT {selected}, regexp_extract({_FILENAME}, '/day=([0-9_a-z-]+)/[^/]*$', 1) AS day "  # noqa: S608
         f"FROM read_parquet([{listed}], union_by_name = true, filename = '{_FILENAME}', hive_partitioning = false){own}"
-    )
-
-
-def ledger_view(step_columns: Sequence[str]) -> str:
-    """Return the SELECT of each step, with these columns of it, beside its run."""
-    steps = ", ".join(f"s.{sql_identifier(name)}" for name in step_columns)
-    return (
-        "SELECT s.tenant_id, t.run_id, s.trace_id, r.agent_id, s.day, "  # noqa: S608 - quoted
-        f"r.started_at, r.completed_at, r.termination_reason, {steps} FROM trace_steps AS s "
-        "LEFT JOIN traces AS t ON t.tenant_id = s.tenant_id AND t.trace_id = s.trace_id "
-        "LEFT JOIN runs AS r ON r.tenant_id = t.tenant_id AND r.run_id = t.run_id"
     )
 
 
