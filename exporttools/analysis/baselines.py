@@ -1,21 +1,22 @@
-"""What is usual for each agent and step type, and what is not: median and MAD on a logarithmic scale."""
+"""What is usual for each agent, step type and name: quantiles, and how far the largest values reach."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any, overload
 
-import narwhals as nw
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from exporttools.analysis.arrow_functions import apply
 from exporttools.analysis.columns import Kind, require_keys
-from exporttools.analysis.frames import TRACE_KEYS, Frame, apply, arrow_schema, read, sort, to_arrow, to_native
-from exporttools.analysis.groups import Flags, Floats, Groups, group, numbers, sort_within
+from exporttools.analysis.engines import sort
+from exporttools.analysis.frames import arrow_schema, read, to_arrow, to_native
+from exporttools.analysis.groups import Groups, Sorting, group, numbers
+from exporttools.analysis.tails import Tails, fit
+from exporttools.analysis.trees import read_own_amounts
 from exporttools.errors import ConfigError
-from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
@@ -23,47 +24,58 @@ if TYPE_CHECKING:
 
     from exporttools.analysis.frames import ArrowSteps
 
-THRESHOLD = 5.0
-"""The least robust z-score of an unusual value. The customary 3.5 (Iglewicz and Hoaglin, How to Detect and Handle
-Outliers, 1993) is meant for a single sample; here thousands of values are judged."""
-
-AT_LEAST = 10
+AT_LEAST = 20
 """How many rows of a group a baseline needs for its statistics to mean something."""
 
+BY = ("agent_id", "step_type", "name")
+"""What steps are grouped by; ``name`` only if the frame has it."""
+
 MEASURES = ("cost_cents", "tokens", "duration_ms")
-BY = ("agent_id", "step_type")
+RUN_MEASURES = ("cost_cents", "tokens", "elapsed_ms", "steps", "failed")
+"""What is measured of the totals of runs, as far as the frame has it."""
 
-_STATISTICS = ("median", "mad", "p95", "max", "spread")
-_TO_SIGMA = 1.4826  # a normal distribution's standard deviation in MADs
-_MEAN_TO_SIGMA = 1.2533  # and in mean absolute deviations
-_LEAST_SPREAD = math.log(1.1)
-_IDENTITY = (*TRACE_KEYS, "step_index", "timestamp")
+PRICE = "cost_cents_per_1000_tokens"
+PROFILE_MEASURES = (*MEASURES, PRICE)
+"""What is measured of the mean steps of runs."""
+
+_QUANTILES = {"median": 0.5, "p90": 0.9, "p95": 0.95, "p99": 0.99, "max": 1.0}
+_TAIL = {f"tail_{field.name}": field.name for field in fields(Tails)}
+_STATISTICS = (*_QUANTILES, *_TAIL)
 
 
 @overload
-def baseline(frame: IntoFrameT, *, by: Sequence[str] = ..., measures: Sequence[str] = ...) -> IntoFrameT: ...
+def baseline(
+    frame: IntoFrameT, *, by: Sequence[str] | None = ..., measures: Sequence[str] | None = ...
+) -> IntoFrameT: ...
 @overload
-def baseline(frame: ArrowSteps, *, by: Sequence[str] = ..., measures: Sequence[str] = ...) -> pa.Table: ...
-def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = MEASURES) -> Any:
-    """What is usual: the size of each group, and the median, MAD and 95th percentile of each measure.
+def baseline(
+    frame: ArrowSteps, *, by: Sequence[str] | None = ..., measures: Sequence[str] | None = ...
+) -> pa.Table: ...
+def baseline(frame: Any, *, by: Sequence[str] | None = None, measures: Sequence[str] | None = None) -> Any:
+    """What is usual: the size of each group, and the quantiles and the tail of each measure.
 
     Parameters
     ----------
-    frame : frame of steps, or of anything else with these columns
-        Has `by` and `measures`; the result of :func:`run_profiles`, for example.
-    by : sequence of str
-        The columns to group by. Add ``"name"`` if a step type covers tools that differ much.
-    measures : sequence of str
-        Columns of numbers >= 0; ``cost_cents`` in US cents, ``duration_ms`` in ms. NULL and NaN are left out.
+    frame : frame of steps, of runs, or of anything else with these columns
+        Has `by` and `measures`; the result of :func:`run_totals` or :func:`run_profiles`, for example.
+    by : sequence of str, optional
+        The columns to group by. By default ``agent_id``, ``step_type`` and, if the frame has it, ``name``, since one step
+        type may cover tools that differ much; for the totals of runs, ``agent_id``.
+    measures : sequence of str, optional
+        Columns of numbers >= 0, ``cost_cents`` in US cents, ``duration_ms`` in ms. NULL and NaN are left out. By default
+        ``cost_cents``, ``tokens`` and ``duration_ms``; for the totals of runs ``cost_cents``, ``tokens``, ``elapsed_ms``,
+        ``steps`` and, if they have it, ``failed``; for the mean steps of runs also ``cost_cents_per_1000_tokens``.
 
     Returns
     -------
     frame
         Of the same kind. Columns: `by`; ``count``, the number of rows; and for each measure, in its unit,
-        ``<measure>_median``, ``<measure>_mad`` (median absolute deviation from the median, not scaled),
-        ``<measure>_p95``, ``<measure>_max``, and ``<measure>_spread``, the robust standard deviation of its natural
-        logarithm, which :func:`anomalies` uses (NULL if the median is 0). NULL if a group has no values.
-        Sorted by `by`.
+        ``<measure>_median``, ``_p90``, ``_p95``, ``_p99`` and ``_max``; then its tail, by which :func:`anomalies`
+        judges: ``<measure>_tail_start``, above which the larger half of the values above 0 lies, and ``_tail_end``, the
+        largest of them but for the 1 % and one more that are set aside, in the measure's unit; ``_tail_share``, their share of all,
+        from 0 to 1; ``_tail_spread``, the mean of ln(value / start); ``_tail_shape``, the mean of its square, relative to an
+        exponential tail's; ``_tail_count``, how many values these means stand on. NULL if a group has no values, the tail's
+        if it has none above 0. Sorted by `by`.
 
     Raises
     ------
@@ -72,21 +84,27 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
 
     Notes
     -----
-    Quantiles are exact, interpolated linearly. Costs, tokens and durations vary by factors, not by amounts, so the
-    spread is that of ln((x + c) / (median + c)), where c is a hundredth of the median, so that zeros have a logarithm:
-    1.4826 times its MAD or, if more than half of the values are equal, 1.2533 times its mean absolute deviation
-    (Iglewicz and Hoaglin 1993); never less than ln 1.1, since nobody investigates differences of a few percent.
+    Quantiles are exact, interpolated linearly. By agent, step type and name, the names that have fewer than 20 rows
+    of their agent and step type are one group, whose name is NULL: a name that stands once has nothing usual.
 
     Examples
     --------
     >>> import polars as pl
-    >>> steps = pl.DataFrame({"agent_id": ["a"] * 5, "step_type": ["llm_call"] * 5, "tokens": [1, 2, 3, 4, 100]})
-    >>> baseline(steps, measures=["tokens"]).select("count", "tokens_median", "tokens_mad", "tokens_max").rows()
-    [(5, 3.0, 1.0, 100.0)]
+    >>> steps = pl.DataFrame({"agent_id": ["a"] * 5, "step_type": ["llm_call"] * 5, "tokens": [1, 2, 3, 4, 104]})
+    >>> baseline(steps, measures=["tokens"]).select("count", "tokens_median", "tokens_p90", "tokens_max").rows()
+    [(5, 3.0, 64.0, 104.0)]
     """
-    measures = _listed("measures", measures)
-    by = require_keys("by", _listed("by", by), ("count", *measures))
-    source = read(frame, dict.fromkeys(by, Kind.KEY) | dict.fromkeys(measures, Kind.NUMBER))
+    if by is None or measures is None:
+        found = read(frame, {})
+        frame = found.native
+        if by is None:
+            by = BY[:1] if has_totals(found.names) else [*BY[:2], *found.has(BY[2])]
+        if measures is None:
+            measures = found.has(*RUN_MEASURES) if has_totals(found.names) else MEASURES
+            measures = PROFILE_MEASURES if has_profiles(found.names) else measures
+    measures = listed("measures", measures)
+    by = require_keys("by", listed("by", by), ("count", *measures))
+    source = read_own_amounts(frame, dict.fromkeys(by, Kind.KEY) | dict.fromkeys(measures, Kind.NUMBER))
     schema = pa.schema(
         [
             *arrow_schema(source, by),
@@ -96,315 +114,145 @@ def baseline(frame: Any, *, by: Sequence[str] = BY, measures: Sequence[str] = ME
     )
 
     def describe(table: pa.Table) -> pa.Table:
-        groups = group(table, by)
-        rows = pa.array(groups.first)
-        columns = {name: table[name].take(rows) for name in by}
+        table, groups = _grouped(table, by)
+        columns = {name: table[name].take(pa.array(groups.first)) for name in by}
         columns["count"] = groups.sizes
+        sorting = Sorting(groups)
         for measure in measures:
-            found = _statistics(groups, numbers(table, measure))
-            columns |= {f"{measure}_{name}": pa.array(found[name], from_pandas=True) for name in _STATISTICS}
+            ordered = sorting.sort(numbers(table, measure))
+            found = {name: ordered.quantile(share) for name, share in _QUANTILES.items()}
+            tails = fit(ordered)
+            found |= {name: getattr(tails, attribute) for name, attribute in _TAIL.items()}
+            columns |= {f"{measure}_{name}": pa.array(values, from_pandas=True) for name, values in found.items()}
         return pa.table(columns, schema=schema)
 
-    return to_native(sort(apply(source, [*by, *measures], describe, schema, together=by), *by))
+    together = by[:2] if has_names(by) else by
+    return to_native(sort(apply(source, [*by, *measures], describe, schema, together=together), *by))
 
 
-def _listed(parameter: str, names: Sequence[str]) -> list[str]:
+def has_totals(names: Sequence[str]) -> bool:
+    """Whether a frame with these columns has the totals of runs."""
+    return "elapsed_ms" in names
+
+
+def has_profiles(names: Sequence[str]) -> bool:
+    """Whether a frame with these columns has the mean steps of runs."""
+    return PRICE in names and "steps" in names and not has_totals(names)
+
+
+def has_names(by: Sequence[str]) -> bool:
+    """Whether groups are those in which rare names are one."""
+    return tuple(by) == BY
+
+
+def _grouped(table: pa.Table, by: Sequence[str]) -> tuple[pa.Table, Groups]:
+    """The groups of a table, in which rare names are NULL."""
+    groups = group(table, by)
+    if not has_names(by):
+        return table, groups
+    rare = groups.sizes < AT_LEAST
+    if not rare.any():
+        return table, groups
+    names = pc.if_else(pa.array(rare[groups.of_row]), None, table[BY[2]])
+    table = table.set_column(table.column_names.index(BY[2]), BY[2], names)
+    return table, group(table, by)
+
+
+def listed(parameter: str, names: Sequence[str]) -> list[str]:
+    """Names of columns, each once.
+
+    Raises
+    ------
+    ConfigError
+        There is none, or it is a single string.
+    """
     if isinstance(names, str) or not names:
         raise ConfigError(f"{parameter} is {one_line(repr(names), 60)}; expected a list of columns")
     return list(dict.fromkeys(names))
 
 
-def _statistics(groups: Groups, values: Floats) -> dict[str, Floats]:
-    ordered = sort_within(groups, values)
-    median, p95 = ordered.quantile(0.5), ordered.quantile(0.95)
-    usual = median[groups.of_row]
-    with np.errstate(divide="ignore", invalid="ignore"):
-        logarithm = np.abs(_log_ratio(values, usual))
-    logarithm[~np.isfinite(logarithm)] = np.nan
-    deviations = sort_within(groups, logarithm)
-    spread = _TO_SIGMA * deviations.quantile(0.5)
-    count = np.maximum(deviations.count, 1)
-    mean = groups.sums(np.nan_to_num(logarithm)) / count
-    spread = np.where(spread == 0, _MEAN_TO_SIGMA * mean, spread)
-    return {
-        "median": median,
-        "mad": sort_within(groups, np.abs(values - usual)).quantile(0.5),
-        "p95": p95,
-        "max": ordered.quantile(1.0),
-        "spread": np.where(median > 0, np.maximum(spread, _LEAST_SPREAD), np.nan),
-    }
+class KnownGroups:
+    """The rows of a baseline, to look up by group. Small, and sent to workers.
 
-
-def _log_ratio(values: Floats, usual: Floats) -> Floats:
-    """The logarithm of a value's ratio to the usual one, after adding a hundredth of the usual one to both."""
-    ratio: Floats = np.log((values + 0.01 * usual) / (1.01 * usual))
-    return ratio
-
-
-def unusual(values: Floats, threshold: float = THRESHOLD) -> Flags:
-    """Which values are unusually large among the others, by the rule of :func:`anomalies`."""
-    groups = Groups(np.zeros(len(values), np.intp), np.zeros(1, np.intp))
-    found = _statistics(groups, values)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.asarray(_log_ratio(values, found["median"]) / found["spread"] >= threshold)
-
-
-@overload
-def anomalies(frame: IntoFrameT, baseline: Any, threshold: float = ..., *, at_least: int = ...) -> IntoFrameT: ...
-@overload
-def anomalies(frame: ArrowSteps, baseline: Any, threshold: float = ..., *, at_least: int = ...) -> pa.Table: ...
-def anomalies(frame: Any, baseline: Any, threshold: float = THRESHOLD, *, at_least: int = AT_LEAST) -> Any:
-    """What is far above the usual for its agent and step type, and why, in words.
-
-    Parameters
+    Attributes
     ----------
-    frame : frame of steps, or of whatever the baseline describes
-        Has the columns that `baseline` is grouped by and its measures; optionally ``tenant_id``, ``run_id``,
-        ``trace_id``, ``step_index`` and ``timestamp``.
-    baseline : frame
-        The result of :func:`baseline`, of any kind: for the same rows or, better, for a period that was good.
-    threshold : float
-        The least robust z-score to report.
-    at_least : int
-        Groups with fewer rows in `baseline` are not judged; each has one row that says so.
-
-    Returns
-    -------
-    frame
-        Of the kind of `frame`. Columns: those that identify the row (see above); the groups' columns; ``measure``;
-        ``value`` and ``usual``, the group's median, in the measure's unit; ``times_usual``; ``z``; ``reason``, in
-        words. First the values above 0 in groups that had only zeros (``usual`` is 0, ``times_usual`` and ``z`` are
-        NULL), then by descending z. Last a row for each group that is too small to be judged, with NULL for measure, value and z.
-
-    Raises
-    ------
-    ConfigError
-        A column is missing or of another type, or `threshold` is not above 0.
-
-    Notes
-    -----
-    z = ln((x + c) / (median + c)) / spread, see :func:`baseline`. Unusually small values are not reported: a call that
-    failed is short and free. If the median is 0, only a value above 0 in a group that never had one is reported.
-
-    Examples
-    --------
-    >>> import polars as pl
-    >>> steps = pl.DataFrame({"agent_id": ["a"] * 40, "step_type": ["tool_call"] * 40, "step_index": range(40),
-    ...     "duration_ms": [90.0, 100.0, 110.0, 105.0] * 9 + [95.0, 100.0, 102.0, 48_000.0]})
-    >>> found = anomalies(steps, baseline(steps, measures=["duration_ms"]))
-    >>> found.select("step_index", "reason").rows()
-    [(39, '48,000 ms, 475 times the usual 101 ms of a · tool_call')]
+    by, measures : list of str
+        What the baseline is grouped by, and what it measures.
+    keys : list of tuple
+        The group of each row.
+    count : array of int
+        How many rows there were of each.
+    table : pyarrow.Table
+        All of it.
     """
-    if not isinstance(threshold, (int, float)) or not threshold > 0:
-        raise ConfigError(f"threshold is {one_line(repr(threshold), 60)}; expected a number above 0")
-    known = _Baseline.read(baseline)
-    needed = dict.fromkeys(known.by, Kind.KEY) | dict.fromkeys(known.measures, Kind.NUMBER)
-    source = read(frame, needed, optional=_IDENTITY)
-    identity = [name for name in source.has(*_IDENTITY) if name not in known.by]
-    schema = pa.schema(
-        [
-            *arrow_schema(source, [*identity, *known.by]),
-            ("measure", pa.string()),
-            ("value", pa.float64()),
-            ("usual", pa.float64()),
-            ("times_usual", pa.float64()),
-            ("z", pa.float64()),
-            ("reason", pa.string()),
-        ]
-    )
-    judge = _judge(known, schema, identity, threshold, at_least)
-    found = apply(source, [*identity, *known.by, *known.measures], judge, schema)
-    kinds = {name: source.kinds[name] for name in (*identity, *known.by)}
-    kinds |= {"measure": Kind.TEXT, "reason": Kind.TEXT}
-    kinds |= dict.fromkeys(("value", "usual", "times_usual", "z"), Kind.NUMBER)
-    gathered = Frame(source.native, found, source.what, tuple(schema.names), kinds)
-    return to_native(apply(gathered, schema.names, _ordered(schema, known.by, identity, at_least), schema, together=()))
-
-
-def baseline_columns(names: Sequence[str]) -> tuple[list[str], list[str]]:
-    """What a baseline with these columns is grouped by, and what it measures."""
-    by = list(names[: names.index("count")])
-    return by, [name.removesuffix("_spread") for name in names if name.endswith("_spread")]
-
-
-class _Baseline:
-    """The rows of a baseline, to look up by group. Small, and sent to workers."""
 
     def __init__(self, by: Sequence[str], measures: Sequence[str], table: pa.Table) -> None:
-        self.by, self.measures = list(by), list(measures)
-        self.rows = {key: row for row, key in enumerate(_keys(table, self.by))}
+        self.by, self.measures, self.table = list(by), list(measures), table
+        self.keys = group_keys(table, self.by)
         self.count = table["count"].to_numpy()
-        self.statistics = {
-            (measure, name): numbers(table, f"{measure}_{name}")
-            for measure in self.measures
-            for name in ("median", "max", "spread")
+        self._row = {key: row for row, key in enumerate(self.keys)}
+        self._statistics = {
+            (measure, name): numbers(table, f"{measure}_{name}") for measure in self.measures for name in _STATISTICS
         }
+        self._split = {key[:2] for key in self.keys if has_names(by) and key[2] is not None}
 
     @classmethod
-    def read(cls, frame: Any) -> _Baseline:
-        known = read(frame, {"count": Kind.WHOLE}, what="baseline")
-        by, measures = baseline_columns(known.names)
-        numeric = [f"{measure}_{name}" for measure in measures for name in ("median", "max", "spread")]
+    def read(cls, frame: Any, *, warn: bool = True) -> KnownGroups:
+        """Read the result of :func:`baseline`, of any kind.
+
+        Raises
+        ------
+        ConfigError
+            It is something else.
+        """
+        known = read(frame, {"count": Kind.WHOLE}, what="baseline", warn=warn)
+        by = list(known.names[: known.names.index("count")])
+        suffix = f"_{next(iter(_TAIL))}"
+        measures = [name.removesuffix(suffix) for name in known.names if name.endswith(suffix)]
+        numeric = [f"{measure}_{name}" for measure in measures for name in _STATISTICS]
         kinds = dict.fromkeys(by, Kind.KEY) | {"count": Kind.WHOLE} | dict.fromkeys(numeric, Kind.NUMBER)
-        return cls(by, measures, to_arrow(read(known.native, kinds, what="baseline")))
+        return cls(by, measures, to_arrow(read(known.native, kinds, what="baseline", warn=warn)))
+
+    def statistic(self, measure: str, name: str) -> Any:
+        """A statistic of each group."""
+        return self._statistics[measure, name]
+
+    def tails(self, measure: str) -> Tails:
+        """The tail of each group."""
+        return Tails(*(self._statistics[measure, name] for name in _TAIL))
+
+    def row(self, key: tuple[Any, ...]) -> int:
+        """The row of a group, or for a name that is rare that of all rare ones; -1 if there is none."""
+        found = self._row.get(key, -1)
+        return self._row.get((*key[:2], None), -1) if found < 0 and has_names(self.by) else found
+
+    def folded(self, table: pa.Table) -> pa.Table:
+        """A table whose names are NULL where no group has them: what is unknown has few groups then."""
+        if not has_names(self.by):
+            return table
+        names = table[BY[2]]
+        known = pa.array(sorted({key[2] for key in self.keys if key[2] is not None}), names.type)
+        folded = pc.if_else(pc.is_in(names, known), names, None)
+        return table.set_column(table.column_names.index(BY[2]), BY[2], folded)
+
+    def text(self, key: tuple[Any, ...]) -> str:
+        """What messages call a group."""
+        if has_names(self.by) and key[2] is None:
+            return group_text(key[:2]) + (", of rare or no name" if key[:2] in self._split else "")
+        return group_text(key)
 
 
-def _keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
-    return list(zip(*(table[name].to_pylist() for name in by), strict=True)) if by else []
+def group_keys(table: pa.Table, by: Sequence[str]) -> list[tuple[Any, ...]]:
+    """The values of each row in these columns."""
+    return list(zip(*(table[name].to_pylist() for name in by), strict=True)) if by else [()] * len(table)
 
 
-def _judge(
-    known: _Baseline, schema: pa.Schema, identity: Sequence[str], threshold: float, at_least: int
-) -> Callable[[pa.Table], pa.Table]:
-    """A function that finds the unusual rows of a table, in no order and without words."""
-
-    def judge(table: pa.Table) -> pa.Table:
-        groups = group(table, known.by)
-        keys = _keys(table.select(known.by).take(pa.array(groups.first)), known.by)
-        row = np.array([known.rows.get(key, -1) for key in keys], np.intp)
-        judged = (row >= 0) & (np.append(known.count, 0)[row] >= at_least)
-        parts = [_unjudged(table, groups, np.flatnonzero(~judged), known, schema, row)]
-        usual_row = np.where(judged, row, -1)[groups.of_row]
-        for measure in known.measures:
-            values = numbers(table, measure)
-            median, most, spread = (
-                np.append(known.statistics[measure, name], np.nan)[usual_row] for name in ("median", "max", "spread")
-            )
-            with np.errstate(divide="ignore", invalid="ignore"):
-                z = _log_ratio(values, median) / spread
-                times = values / median
-            first_of_all = (most == 0) & (values > 0)
-            chosen = np.flatnonzero((z >= threshold) | first_of_all)
-            parts.append(
-                _rows(
-                    table.select([*identity, *known.by]).take(pa.array(chosen)),
-                    schema,
-                    measure=pa.array([measure] * len(chosen), pa.string()),
-                    value=values[chosen],
-                    usual=median[chosen],
-                    times_usual=np.where(first_of_all, np.nan, times)[chosen],
-                    z=np.where(first_of_all, np.nan, z)[chosen],
-                )
-            )
-        return pa.concat_tables(parts)
-
-    return judge
-
-
-def _unjudged(table: pa.Table, groups: Groups, small: Any, known: _Baseline, schema: pa.Schema, row: Any) -> pa.Table:
-    """A row for each group that has too few rows in the baseline; ``usual`` is how many."""
-    counts = np.append(known.count, 0)[row[small]].astype(np.float64)
-    return _rows(table.select(known.by).take(pa.array(groups.first[small])), schema, usual=counts)
-
-
-def _rows(table: pa.Table, schema: pa.Schema, **columns: Any) -> pa.Table:
-    """A table of the schema, with NULL in columns that are not given."""
-    given = {name: table[name] for name in table.column_names} | {
-        name: pa.array(values, from_pandas=True) if isinstance(values, np.ndarray) else values
-        for name, values in columns.items()
-    }
-    absent = {field.name: pa.nulls(len(table), field.type) for field in schema if field.name not in given}
-    return pa.table({name: (given | absent)[name] for name in schema.names}, schema=schema)
-
-
-def _ordered(
-    schema: pa.Schema, by: Sequence[str], identity: Sequence[str], at_least: int
-) -> Callable[[pa.Table], pa.Table]:
-    """A function that sorts all findings, keeps one row for each group that is too small, and writes the reasons."""
-
-    def order(table: pa.Table) -> pa.Table:
-        judged = table.filter(pc.is_valid(table["measure"]))
-        small = table.filter(pc.is_null(table["measure"]))
-        small = small.take(pa.array(group(small, by).first))
-        ties = [(name, "ascending") for name in (*by, *identity, "measure")]
-        judged = judged.append_column("never", pc.is_null(judged["z"]))
-        judged = judged.sort_by([("never", "descending"), ("z", "descending"), ("value", "descending"), *ties])
-        small = small.sort_by([(name, "ascending") for name in by])
-        words = [
-            _words(found, by) for found in judged.select([*by, "measure", "value", "usual", "times_usual"]).to_pylist()
-        ]
-        few = [
-            f"not judged: too few rows in the baseline ({found['usual']:,.0f} of {_group_text(found, by)}, {at_least:,} needed)"
-            for found in small.select([*by, "usual"]).to_pylist()
-        ]
-        small = small.set_column(small.column_names.index("usual"), "usual", pa.nulls(len(small), pa.float64()))
-        both = pa.concat_tables([judged.select(schema.names), small.select(schema.names)])
-        return both.set_column(both.column_names.index("reason"), "reason", pa.array([*words, *few], pa.string()))
-
-    return order
-
-
-def _words(found: Mapping[str, Any], by: Sequence[str]) -> str:
-    value, measure = measure_text(found["value"], found["measure"]), found["measure"]
-    if found["times_usual"] is None:
-        return f"{value}; {_group_text(found, by)} has none in the baseline"
-    times = found["times_usual"]
-    factor = f"{times:,.0f}" if times >= 10 else f"{times:.2g}"
-    return f"{value}, {factor} times the usual {measure_text(found['usual'], measure)} of {_group_text(found, by)}"
-
-
-def _group_text(found: Mapping[str, Any], by: Sequence[str]) -> str:
-    return " · ".join("NULL" if found[name] is None else one_line(found[name], 60) for name in by)
-
-
-_UNITS = {column.name: column.unit for column in TRACE_STEPS.columns if column.unit}
-
-
-def measure_text(value: float, measure: str) -> str:
-    """The value of a measure, with its unit or else its name.
+def group_text(key: Sequence[Any]) -> str:
+    """The values that a group has in common, in one line.
 
     Examples
     --------
-    >>> measure_text(48_000.2, "duration_ms"), measure_text(0.0123456, "cost_cents"), measure_text(7, "steps")
-    ('48,000 ms', '0.01235 US cents', 'steps 7')
+    >>> group_text(["a", None])
+    'a · NULL'
     """
-    number = f"{value:,.0f}" if abs(value) >= 1000 else f"{value:.4g}"
-    return f"{number} {_UNITS[measure]}" if measure in _UNITS else f"{one_line(measure, 60)} {number}"
-
-
-@overload
-def run_profiles(frame: IntoFrameT, *, by: Sequence[str] = ..., at_least: int = ...) -> IntoFrameT: ...
-@overload
-def run_profiles(frame: ArrowSteps, *, by: Sequence[str] = ..., at_least: int = ...) -> pa.Table: ...
-def run_profiles(frame: Any, *, by: Sequence[str] = BY, at_least: int = 1) -> Any:
-    """The average step of each run: how many steps there were, and their mean cost, tokens and duration.
-
-    Single steps vary widely, a run's mean does not. What crept in over all steps of a run, such as a more expensive model or
-    longer contexts, shows here.
-
-    Parameters
-    ----------
-    frame : frame of steps
-        Has `by`, ``run_id``, ``cost_cents`` (US cents), ``tokens``, ``duration_ms`` (ms); optionally ``tenant_id``.
-    by : sequence of str
-        As for :func:`baseline`, which takes the result.
-    at_least : int
-        How many steps of a group a run needs to get a row: the mean of a few says little.
-
-    Returns
-    -------
-    frame
-        Of the same kind. Columns: ``tenant_id``, ``run_id``; `by`; ``steps``; ``cost_cents``, ``tokens`` and
-        ``duration_ms`` per step. A row for each run and group.
-
-    Raises
-    ------
-    ConfigError
-        A column is missing or of another type.
-
-    Examples
-    --------
-    >>> import polars as pl
-    >>> steps = pl.DataFrame({"run_id": ["r1", "r1"], "agent_id": ["a", "a"], "step_type": ["llm_call"] * 2,
-    ...     "cost_cents": [1.0, 2.0], "tokens": [100, 300], "duration_ms": [500.0, 700.0]})
-    >>> run_profiles(steps).select("run_id", "steps", "cost_cents", "tokens").rows()
-    [('r1', 2, 1.5, 200.0)]
-    """
-    by = require_keys("by", _listed("by", by), ("steps", *MEASURES))
-    source = read(
-        frame, dict.fromkeys((*by, "run_id"), Kind.KEY) | dict.fromkeys(MEASURES, Kind.NUMBER), optional=("tenant_id",)
-    )
-    keys = list(dict.fromkeys([*source.has("tenant_id"), "run_id", *by]))
-    grouped = source.data.group_by(*keys).agg(nw.len().alias("steps"), *(nw.col(name).mean() for name in MEASURES))
-    kept = grouped.with_columns(nw.col("steps").cast(nw.Int64)).filter(nw.col("steps") >= at_least)
-    return to_native(sort(kept, *keys))
+    return " · ".join("NULL" if value is None else one_line(value, 60) for value in key)

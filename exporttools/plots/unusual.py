@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -10,10 +11,12 @@ import pyarrow.compute as pc
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
 from exporttools import analysis
-from exporttools.analysis.baselines import THRESHOLD, baseline_columns
+from exporttools.analysis.baselines import AT_LEAST, KnownGroups, group_keys, has_profiles
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import read
+from exporttools.analysis.frames import to_arrow
 from exporttools.analysis.groups import group
+from exporttools.analysis.judging import FALSE_ALARMS, UNITS, beyond, expected_text, sure_limits
+from exporttools.analysis.trees import read_own_amounts
 from exporttools.errors import ConfigError
 from exporttools.plots.captions import (
     VIOLATION_COLOR,
@@ -24,13 +27,14 @@ from exporttools.plots.captions import (
     write_lines,
     write_no_data,
 )
-from exporttools.plots.results import collected, finite_numbers, group_names, read_step_frame, require_positive
+from exporttools.plots.results import collected, finite_numbers, read_step_frame, require_positive
 from exporttools.plots.step_data import PALETTE
-from exporttools.records.schema import TRACE_STEPS
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import matplotlib.axes
     from matplotlib.axes import Axes
 
@@ -38,7 +42,7 @@ if TYPE_CHECKING:
 
 _DOTS_A_LANE = 1500
 _LABELS = 6
-_UNITS = {column.name: column.unit for column in TRACE_STEPS.columns if column.unit}
+_ROOM = 0.06  # of the axis, on each side of what is drawn
 
 
 def anomalies(
@@ -46,15 +50,16 @@ def anomalies(
     baseline: Any,
     *,
     measure: str = "duration_ms",
-    threshold: float = THRESHOLD,
+    false_alarms: float = FALSE_ALARMS,
+    at_least: int = AT_LEAST,
     limit: int = 12,
     title: str | None = None,
     ax: Axes | None = None,
 ) -> matplotlib.axes.Axes:
     """Draw what is far above the usual of its group: one lane for each group of a baseline, on a logarithmic axis.
 
-    The band is what is usual: the median with `threshold` robust standard deviations above and below it. Ordinary rows
-    are faint dots, unusual ones are marked; the most extreme are labelled with their run.
+    The band is what is usual: it ends where this measure alone makes a row unusual. The line is the median. Ordinary
+    rows are faint dots, unusual ones are marked; the most improbable are labelled with their run.
 
     Parameters
     ----------
@@ -64,10 +69,10 @@ def anomalies(
         The result of :func:`exporttools.baseline`.
     measure : str
         One of the baseline's measures.
-    threshold : float
+    false_alarms, at_least
         As for :func:`exporttools.anomalies`.
     limit : int
-        The maximum number of lanes: those with the most unusual rows. The plot says how many others there are.
+        The maximum number of lanes: those with the most improbable rows. The plot says how many others there are.
     title : str, optional
         Defaults to a bundle's incident or run.
     ax : matplotlib.axes.Axes, optional
@@ -84,7 +89,8 @@ def anomalies(
 
     Notes
     -----
-    Of a lane with more than 1,500 ordinary rows every n-th is drawn, in the order of their values; values of 0 are not.
+    Each row above 0 is a dot. Of a lane with more than 1,500 ordinary rows every n-th is drawn, in the order of their
+    values, which the plot says; values of 0 have no place on the axis, and are counted.
 
     Examples
     --------
@@ -97,129 +103,167 @@ def anomalies(
     """
     require_positive(limit)
     source = read_step_frame(data)
-    usual = read(baseline, {"count": Kind.WHOLE}, what="baseline", warn=False)
-    by, measures = baseline_columns(usual.names)
-    if measure not in measures:
+    known = KnownGroups.read(baseline, warn=False)
+    if measure not in known.measures:
         raise ConfigError(
-            f"measure is {one_line(repr(measure), 60)}; the baseline has {one_line(', '.join(measures), 300) or 'no measures'}"
+            f"measure is {one_line(repr(measure), 60)}; the baseline has {one_line(', '.join(known.measures), 300) or 'no measures'}"
         )
-    keys = dict.fromkeys(by, Kind.KEY)
-    statistics = [f"{measure}_{name}" for name in ("median", "max", "spread")]
-    needed = keys | {"count": Kind.WHOLE} | dict.fromkeys(statistics, Kind.NUMBER)
-    known = collected(usual.native, "baseline", needed)
-    unusual = analysis.anomalies(source.frame, known, threshold)
-    values = {"measure": Kind.TEXT, "value": Kind.NUMBER, "z": Kind.NUMBER}
-    found = collected(unusual, "anomalies", keys | values, optional=["run_id", "step_index"])
-    found = found.filter(pc.is_valid(found["measure"]))
-    rows = collected(source.frame, "steps", keys | {measure: Kind.NUMBER})  # all of them have a dot
-    lanes = _Lanes(rows, known, by, measure, found)
-    shown = lanes.order[:limit]
-    unit = _UNITS.get(measure)
+    keys = dict.fromkeys(known.by, Kind.KEY)
+    found = collected(
+        analysis.anomalies(source.frame, known.table, false_alarms=false_alarms, at_least=at_least), "anomalies",
+        keys | {"measure": Kind.TEXT, "value": Kind.NUMBER, "p_value": Kind.NUMBER}, optional=["run_id", "step_index"],
+    )  # fmt: skip
+    found = found.filter(pc.equal(found["measure"], measure))
+    frame = read_own_amounts(source.frame, keys | {measure: Kind.NUMBER}, warn=False)
+    rows = to_arrow(frame)  # all of them have a dot
+    ends = sure_limits(known, measure, false_alarms, at_least, per_step=has_profiles(frame.names))
+    lanes = _lanes(rows, known, measure, found, ends)
+    shown = lanes[:limit]
     ax = new_axes(1.6 + 0.36 * max(len(shown), 3)) if ax is None else ax
-    facts = [count_text(len(rows), source.total) if "step_index" in found.column_names else plural(len(rows), "row")]
-    facts.append(f"{len(found):,} unusual (marked): at least {threshold:g} robust standard deviations above the median")
-    if len(lanes.order) > len(shown):
-        facts.append(f"{len(lanes.order) - len(shown):,} of {len(lanes.order):,} groups not shown")
+    is_step = "step_index" in found.column_names
+    judged = sum(lane.rows for lane in lanes if lane.end is not None)
+    facts = [count_text(len(rows), source.total) if is_step else plural(len(rows), "row")]
+    facts.append(
+        f"{len(found):,} unusual (marked), {expected_text(judged * false_alarms, beyond(found, false_alarms))}"
+    )
+    if zeros := sum(lane.zeros for lane in shown):
+        facts.append(f"{plural(zeros, 'value')} of 0 not drawn")
+    if any(lane.each > 1 for lane in shown):
+        facts.append(
+            f"of lanes with over {_DOTS_A_LANE:,} dots, 1 in {' to '.join(_ends([lane.each for lane in shown]))} drawn"
+        )
+    drawn = [lane for lane in shown if lane.has_dots]
+    if len(lanes) > len(shown):
+        facts.append(f"{len(lanes) - len(shown):,} of {len(lanes):,} groups not shown")
+    unit = UNITS.get(measure)
     ax.set_xlabel(f"{label_text(measure, 40)}{f' ({unit})' if unit else ''}, logarithmic", fontsize="small")
-    if not len(shown):
+    if not drawn:
         write_no_data(ax, "no values above 0")
     else:
-        _draw(ax, lanes, shown, threshold)
+        _draw(ax, shown)
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax
 
 
-class _Lanes:
-    """The values above 0 of each group, and the groups in the order in which they are shown."""
-
-    def __init__(self, rows: pa.Table, usual: pa.Table, by: list[str], measure: str, found: pa.Table) -> None:
-        values = finite_numbers(rows, measure)
-        rows, values = rows.filter(pa.array(values > 0)), values[values > 0]
-        groups = group(rows, by)
-        names = group_names(rows.take(pa.array(groups.first)), by)
-        parts = np.split(values[np.argsort(groups.of_row, kind="stable")], np.cumsum(groups.sizes)[:-1])
-        self.values: dict[str, Floats] = {name: np.sort(part) for name, part in zip(names, parts, strict=False)}
-        self.usual = {
-            name: (median, spread)
-            for name, median, spread in zip(
-                group_names(usual, by),
-                usual[f"{measure}_median"].to_pylist(),
-                usual[f"{measure}_spread"].to_pylist(),
-                strict=True,
-            )
-            if median and spread
-        }
-        self.unusual: dict[str, list[dict[str, Any]]] = {}
-        for name, row in zip(group_names(found, by), found.to_pylist(), strict=True):
-            self.unusual.setdefault(name, []).append(row)
-        most = {name: max(row["z"] or np.inf for row in rows_) for name, rows_ in self.unusual.items()}
-        self.order = sorted(self.values, key=lambda name: (-most.get(name, 0.0), -len(self.values[name]), name))
+def _ends(numbers: Sequence[int]) -> list[str]:
+    """The least and the greatest of the numbers above 1; one of them if they are equal."""
+    above = [number for number in numbers if number > 1]
+    return [f"{number:,}" for number in sorted({min(above), max(above)})]
 
 
-def _draw(ax: Axes, lanes: _Lanes, shown: list[str], threshold: float) -> None:
+@dataclass(frozen=True, slots=True)
+class _Lane:
+    """A group: its rows and zeros, the values of ordinary rows, of which one in `each` is drawn, and the unusual rows."""
+
+    name: str
+    rows: int
+    zeros: int
+    ordinary: Floats
+    each: int
+    unusual: list[dict[str, Any]]
+    median: float | None
+    end: float | None
+
+    @property
+    def rank(self) -> tuple[float, int, str]:
+        return min((row["p_value"] for row in self.unusual), default=2.0), -len(self.ordinary), self.name
+
+    @property
+    def has_dots(self) -> bool:
+        return bool(len(self.ordinary) or self.unusual)
+
+    @property
+    def dots(self) -> Floats:
+        """The ordinary values that are drawn: the greatest is always one of them."""
+        return self.ordinary[::-1][:: self.each]
+
+
+def _lanes(rows: pa.Table, known: KnownGroups, measure: str, found: pa.Table, ends: Floats) -> list[_Lane]:
+    """The groups, in the order in which they are shown."""
+    rows = known.folded(rows)
+    values = finite_numbers(rows, measure)
+    groups = group(rows, known.by)
+    keys = group_keys(rows.select(known.by).take(pa.array(groups.first)), known.by)
+    parts = np.split(values[np.argsort(groups.of_row, kind="stable")], np.cumsum(groups.sizes)[:-1])
+    by_place: dict[int, list[Floats]] = {}
+    unknown: dict[tuple[Any, ...], Floats] = {}
+    for key, part in zip(keys, parts, strict=False):
+        if (place := known.row(key)) >= 0:
+            by_place.setdefault(place, []).append(part)
+        else:
+            unknown[key] = part
+    unusual: dict[int, list[dict[str, Any]]] = {}
+    for key, row in zip(group_keys(known.folded(found), known.by), found.to_pylist(), strict=True):
+        unusual.setdefault(known.row(key), []).append(row)
+    medians = known.statistic(measure, "median")
+    lanes = [
+        _lane(known.text(known.keys[place]), np.concatenate(part), unusual.get(place, []), medians[place], ends[place])
+        for place, part in by_place.items()
+    ]
+    lanes += [_lane(known.text(key), part, [], np.nan, np.nan) for key, part in unknown.items()]
+    return sorted(lanes, key=lambda lane: lane.rank)
+
+
+def _lane(name: str, values: Floats, unusual: list[dict[str, Any]], median: float, end: float) -> _Lane:
+    ordinary = np.sort(values[values > 0])
+    marked = np.sort(np.array([row["value"] for row in unusual], np.float64))
+    # Each unusual row takes one of the values away, not all that are equal to it.
+    place = np.searchsorted(ordinary, marked) + np.arange(len(marked)) - np.searchsorted(marked, marked)
+    ordinary = np.delete(ordinary, place)
+    each = max(1, -(-len(ordinary) // _DOTS_A_LANE))
+    usual, limit = (float(value) if np.isfinite(value) else None for value in (median, end))
+    return _Lane(name, len(values), int((values == 0).sum()), ordinary, each, unusual, usual or None, limit)
+
+
+def _draw(ax: Axes, lanes: list[_Lane]) -> None:
     ink = ax.xaxis.label.get_color()
-    labels: list[tuple[float, float, int, str]] = []
-    for place, name in enumerate(shown):
-        values = lanes.values[name]
-        if usual := lanes.usual.get(name):
-            median, spread = usual
-            low, high = (1.01 * median * np.exp(sign * threshold * spread) - 0.01 * median for sign in (-1, 1))
-            ax.barh(
-                place,
-                high - max(low, values[0] * 0.5),
-                left=max(low, values[0] * 0.5),
-                height=0.62,
-                color="0.5",
-                alpha=0.22,
-                gid="usual",
-            )
-            ax.plot([median, median], [place - 0.31, place + 0.31], color=ink, linewidth=1.4, gid="median")
-        marked = lanes.unusual.get(name, [])
-        ordinary = np.setdiff1d(values, [row["value"] for row in marked])
-        ordinary = ordinary[:: max(1, -(-len(ordinary) // _DOTS_A_LANE))]
-        # Spread within the lane by the golden ratio, so that equal values do not hide each other, always in the same way.
-        spread_out = (np.arange(len(ordinary)) * 0.618034) % 1 - 0.5
-        ax.scatter(
-            ordinary,
-            place + 0.5 * spread_out,
-            s=5,
-            color=PALETTE[0],
-            alpha=0.35,
-            linewidths=0,
-            gid="ordinary",
-            rasterized=True,
-        )
-        if marked:
-            at = [row["value"] for row in marked]
-            ax.scatter(
-                at,
-                [place] * len(at),
-                s=34,
-                marker="D",
-                color=VIOLATION_COLOR,
-                edgecolors="white",
-                linewidths=0.6,
-                zorder=4,
-                gid="unusual",
-            )
-            worst = max(marked, key=lambda row: (row["z"] is None, row["z"] or 0.0, row["value"]))
-            labels.append((worst["z"] or np.inf, worst["value"], place, str(worst.get("run_id") or "")))
+    drawn = [lane.dots for lane in lanes] + [np.array([row["value"] for row in lane.unusual]) for lane in lanes]
+    drawn.append(np.array([lane.median for lane in lanes if lane.median], np.float64))
+    every = np.log(np.concatenate(drawn))
+    margin = max(_ROOM * (every.max() - every.min()), np.log(1.2))
+    named = any(row.get("run_id") for lane in lanes for row in lane.unusual)
+    left, right = np.exp(every.min() - margin), np.exp(every.max() + (3 if named else 1) * margin)
     ax.set_xscale("log")
-    for _, value, place, run in sorted(labels, reverse=True)[:_LABELS]:
+    ax.set_xlim(left, right)
+    labels: list[tuple[float, float, int, str]] = []
+    for place, lane in enumerate(lanes):
+        if lane.end is not None and lane.end > left:
+            ax.barh(
+                place, min(lane.end, right) - left, left=left, height=0.62, color="0.5", alpha=0.22, gid="usual"
+            )  # fmt: skip
+        if lane.median:
+            ax.plot([lane.median] * 2, [place - 0.31, place + 0.31], color=ink, linewidth=1.4, gid="median")
+        # Spread within the lane by the golden ratio, so that equal values do not hide each other, always in the same way.
+        dots = lane.dots
+        spread_out = (np.arange(len(dots)) * 0.618034) % 1 - 0.5
+        ax.scatter(
+            dots, place + 0.5 * spread_out, s=5, color=PALETTE[0], alpha=0.35, linewidths=0, gid="ordinary", rasterized=True
+        )  # fmt: skip
+        if lane.unusual:
+            at = [row["value"] for row in lane.unusual]
+            ax.scatter(
+                at, [place] * len(at), s=34, marker="D", color=VIOLATION_COLOR, edgecolors="white", linewidths=0.6,
+                zorder=4, gid="unusual",
+            )  # fmt: skip
+            worst = min(lane.unusual, key=lambda row: (row["p_value"], -row["value"]))
+            labels.append((worst["p_value"], worst["value"], place, str(worst.get("run_id") or "")))
+    for _, value, place, run in sorted(labels)[:_LABELS]:
         if run:
             ax.annotate(
-                label_text(run, 24), (value, place), (6, 0), textcoords="offset points", va="center", fontsize="x-small",
-                usetex=False, gid="run",
+                label_text(run, 24), (value, place), (6, 0), textcoords="offset points",
+                va="center", fontsize="x-small", usetex=False, gid="run", zorder=5,
             )  # fmt: skip
-    names = [f"{label_text(name, 44)}" for name in shown]
-    ax.set_yticks(range(len(shown)), names, fontsize="small", usetex=False)
-    ax.set_ylim(len(shown) - 0.5, -0.5)
+    ax.set_yticks(
+        range(len(lanes)),
+        [label_text(lane.name, 44) + ("" if lane.end else ", not judged") for lane in lanes],
+        fontsize="small",
+        usetex=False,
+    )
+    ax.set_ylim(len(lanes) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize="small")
-    ax.xaxis.set_major_locator(LogLocator(numticks=9))
+    ax.xaxis.set_major_locator(LogLocator(subs=(1.0,) if right > 100 * left else (1.0, 2.0, 5.0), numticks=9))
     ax.xaxis.set_major_formatter(FuncFormatter(number_text))
     ax.xaxis.set_minor_formatter(NullFormatter())
-    left, right = ax.get_xlim()
-    ax.set_xlim(left, right * (right / left) ** 0.1)  # room for the last label
     for side in ("top", "right", "left"):
         ax.spines[side].set_visible(False)
