@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 import pyarrow as pa
@@ -11,6 +11,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator
 
 from exporttools import analysis
 from exporttools.analysis.columns import Kind
+from exporttools.analysis.run_comparison import only_in, sums_by_step_type
 from exporttools.plots.captions import count_text, label_text, new_axes, number_text, write_lines, write_no_data
 from exporttools.plots.measures import choose_measure
 from exporttools.plots.panels import split
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
     from exporttools.analysis.groups import Floats
 
 _LIMIT = 8
+_SIDES: tuple[Literal["a", "b"], ...] = ("a", "b")
 _SUMMED = ("cost_cents", "tokens", "duration_ms")
-_SUMS = dict.fromkeys((f"{name}_{side}" for name in _SUMMED for side in "ab"), Kind.NUMBER)
+_SUMS = dict.fromkeys((f"{name}_{side}" for name in _SUMMED for side in (*_SIDES, "difference")), Kind.NUMBER)
 # Dark and plain, light and hatched: distinct even in grey.
 _LOOKS: tuple[dict[str, Any], ...] = (
     {"facecolor": "#0072B2", "edgecolor": "white", "linewidth": 0.0},
@@ -75,10 +77,14 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
     sources = (read_step_frame(a), read_step_frame(b))
     frames = [source.frame for source in sources]
     names = tuple(label_text(source.title or f"run {side}", 60) for source, side in zip(sources, "ab", strict=True))
-    types = collected(
-        analysis.compare_runs(*frames, by="step_type"), "comparison",
-        {"step_type": Kind.TEXT, "steps_a": Kind.WHOLE, "steps_b": Kind.WHOLE, "status_changes": Kind.WHOLE} | _SUMS,
-    )  # fmt: skip
+    needed = {
+        "step_type": Kind.TEXT,
+        "change": Kind.TEXT,
+        "step_index_a": Kind.WHOLE,
+        "step_index_b": Kind.WHOLE,
+    } | _SUMS
+    steps = collected(analysis.compare_runs(*frames), "comparison", needed, optional=("name",))
+    types = sums_by_step_type(steps)
     sums = {name: [finite_numbers(types, f"{name}_{side}") for side in "ab"] for name in _SUMMED}
     measure, _ = choose_measure(np.r_[*sums["cost_cents"]], np.r_[*sums["tokens"]])
     unit, cost, time = measure.unit, sums[measure.column], sums["duration_ms"]
@@ -101,11 +107,13 @@ def compare_runs(a: Any, b: Any, *, title: str | None = None, ax: Axes | None = 
         until.set_yticks(range(len(labels)), [""] * len(labels))
         until.set_xlabel("time in steps (s)", fontsize="small")
         until.xaxis.set_major_formatter(FuncFormatter(lambda value, _: number_text(value / 1000)))
-        _draw_growth(growth, _so_far(frames, measure.column), names, unit)
+        _draw_growth(growth, _so_far(steps, measure.column), names, unit)
     else:
         write_no_data(ax)
     cut = any(source.total is not None for source in sources)
-    write_lines(ax, facts, title if title is not None else " | ".join(names), cut=cut, until=until)
+    alone = {side: only_in(steps, side) for side in _SIDES}
+    more = [f"only in {side}: {words}" for side, words in alone.items() if words]
+    write_lines(ax, facts, title if title is not None else " | ".join(names), more=more, cut=cut, until=until)
     return ax
 
 
@@ -122,13 +130,11 @@ def _folded(
     return [*names, f"other ({len(rest):,} types)"], cost, time
 
 
-def _so_far(frames: list[Any], column: str) -> list[Floats]:
+def _so_far(steps: pa.Table, column: str) -> list[Floats]:
     """What each run had spent after each of its steps, from 0 on."""
-    indices = dict.fromkeys(("step_index_a", "step_index_b"), Kind.WHOLE)
-    steps = collected(analysis.compare_runs(*frames), "comparison", indices | _SUMS)
     growth: list[Floats] = []
     for side in "ab":
-        own = steps.filter(steps[f"step_index_{side}"].is_valid()).sort_by(f"step_index_{side}")
+        own = steps.filter(steps[f"step_index_{side}"].is_valid())
         growth.append(np.r_[0.0, np.cumsum(finite_numbers(own, f"{column}_{side}"))])
     return growth
 
@@ -140,12 +146,12 @@ def _draw_pairs(ax: Axes, sums: list[Floats], text: Callable[[float], str]) -> N
         ax.barh(places + (number - 0.5) * 0.38, of, height=0.36, gid=f"run {'ab'[number]}", **look)
     most = max(float(np.max(of, initial=0.0)) for of in sums) or 1.0
     for place, (a, b) in enumerate(zip(*sums, strict=True)):
-        if a != b:
+        if abs(b - a) > 1e-9 * most:  # and not the last digit of a sum
             ax.text(
                 max(a, b) + 0.015 * most, place, f"{'+' if b > a else '−'}{text(abs(b - a))}", va="center", fontsize="small",
                 usetex=False, gid="difference",
             )  # fmt: skip
-    ax.set_xlim(0, most * 1.25)
+    ax.set_xlim(0, most * 1.3)
     ax.set_ylim(len(places) - 0.5, -0.5)
     ax.tick_params(axis="y", length=0)
     ax.tick_params(axis="x", labelsize="small")
