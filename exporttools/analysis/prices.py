@@ -12,12 +12,20 @@ from bisect import bisect_left
 from dataclasses import dataclass, field
 from decimal import Decimal
 from importlib.metadata import version
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
 
 from exporttools.errors import MissingExtra
+from exporttools.times import DAY_US, EARLIEST, EPOCH, LATEST, epoch_us, from_epoch_us
+
+if TYPE_CHECKING:
+    from exporttools.analysis.groups import Floats, Integers
 
 _PROBE = 1_000_000
 """Tokens of a probe: enough for every price to be exact, and above no threshold unless one is meant."""
+
+_EARLIEST_US, _LATEST_US = epoch_us(EARLIEST), epoch_us(LATEST)
 
 _CONTEXTS = ("service_tier", "speed", "processing")
 """What a tier may be called in the data."""
@@ -49,6 +57,30 @@ class _Rates:
     cache_read: Decimal
     cache_write: Decimal
     cache_write_1h: Decimal
+
+    @property
+    def tokens(self) -> tuple[Decimal, ...]:
+        """Those of tokens, in the order of :func:`_apart`."""
+        return self.input, self.output, self.cache_read, self.cache_write, self.cache_write_1h
+
+    def cents(self, apart: Integers) -> Floats:
+        """What calls cost, of whose tokens each kind is a row: rounded once, as :meth:`PriceList.price` rounds."""
+        if not apart.size:
+            return np.zeros(apart.shape[1])
+        rates = (self.call, *self.tokens)
+        digits = max(0, *(-int(rate.normalize().as_tuple().exponent) for rate in rates))
+        call, *whole = (int(rate.scaleb(digits)) for rate in rates)
+        most = abs(call) + sum(
+            rate * most for rate, most in zip(whole, np.abs(apart).max(axis=1).tolist(), strict=True)
+        )
+        # A quotient of two integers that floats hold exactly is rounded once. Powers of ten are held up to the 22nd.
+        if digits <= 22 and most < 2**53:
+            cents: Floats = (np.array(whole, np.int64) @ apart + call) / 10.0**digits
+            return cents
+        costs = (
+            self.call + sum(n * rate for n, rate in zip(row, self.tokens, strict=True)) for row in apart.T.tolist()
+        )
+        return np.array([float(cost) for cost in costs])
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,17 +174,72 @@ class PriceList:
         if tier is not None and context is None:
             return None
         rates = self._rates_of(found.get_prices(at, context), input_tokens, is_standard=context is None)
-        written_5m = cache_write_tokens - cache_write_1h_tokens
-        plain = input_tokens - cache_read_tokens - cache_write_tokens
-        cents = (
-            rates.call
-            + plain * rates.input
-            + cache_read_tokens * rates.cache_read
-            + written_5m * rates.cache_write
-            + cache_write_1h_tokens * rates.cache_write_1h
-            + output_tokens * rates.output
-        )
+        usage = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens)
+        cents = rates.call + sum(count * rate for count, rate in zip(_apart(*usage), rates.tokens, strict=True))
         return Price(float(cents), f"genai-prices {self._version}, {found.id}" + (f", {tier}" if tier else ""))
+
+    def price_calls(
+        self,
+        model: str,
+        at_us: Integers,
+        *,
+        provider: str | None = None,
+        input_tokens: Integers,
+        output_tokens: Integers,
+        cache_read_tokens: Integers,
+        cache_write_tokens: Integers,
+        cache_write_1h_tokens: Integers,
+        tier: str | None = None,
+    ) -> Floats | None:
+        """Price many calls of a model at once, each to the same digit as :meth:`price`.
+
+        Parameters
+        ----------
+        model, provider, tier
+            As there.
+        at_us : array of int64
+            When each call was made, in microseconds since 1970-01-01 UTC.
+        input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens : array of int64
+            Of each call.
+
+        Returns
+        -------
+        array of float64 or None
+            US cents; NaN where that tier had no known price. None if the model is unknown.
+        """
+        found = self._model(model, provider)
+        if found is None:
+            return None
+        usage = (input_tokens, output_tokens, cache_read_tokens, cache_write_tokens, cache_write_1h_tokens)
+        apart = np.stack(np.broadcast_arrays(*_apart(*usage))) if len(at_us) else np.zeros((5, 0), np.int64)
+        cents = np.full(len(at_us), np.nan)
+        changes = _changes_us(found)
+        part = np.searchsorted(changes, at_us % DAY_US, side="right") - 1
+        moments, moment_of = np.unique(at_us // DAY_US * DAY_US + changes[part], return_inverse=True)
+        bands: dict[int, tuple[_Bands, list[int]]] = {}
+        for number, moment in enumerate(moments.tolist()):
+            at = from_epoch_us(min(max(moment, _EARLIEST_US), _LATEST_US))
+            context = None if tier is None else _context(found, tier, at)
+            if tier is None or context is not None:
+                of_moment = self._bands_of(found.get_prices(at, context), is_standard=context is None)
+                bands.setdefault(id(of_moment), (of_moment, []))[1].append(number)
+        for priced, numbers in bands.values():
+            is_then = np.zeros(len(moments), np.bool_)
+            is_then[numbers] = True
+            then = np.flatnonzero(is_then[moment_of])
+            band_of = np.searchsorted(priced.starts, input_tokens[then], side="left")
+            for band in np.unique(band_of).tolist():
+                rows = then[band_of == band]
+                cents[rows] = self._rates_in(priced, band).cents(apart[:, rows])
+        return cents
+
+    @property
+    def tiers(self) -> frozenset[str]:
+        """What tiers are called, of any model."""
+        variants = (v for p in self._found.snapshot.providers for m in p.models for v in m.price_variants or ())
+        return frozenset(
+            variant.when[name] for variant in variants for name in _CONTEXTS if set(variant.when) == {name}
+        )
 
     def _model(self, model: str, provider: str | None) -> Any:
         models = self._found.models
@@ -171,6 +258,10 @@ class PriceList:
 
     def _rates_of(self, prices: Any, input_tokens: int, *, is_standard: bool) -> _Rates:
         """The prices of a token where there are that many in the input. The library's own take 200 µs a call."""
+        bands = self._bands_of(prices, is_standard=is_standard)
+        return self._rates_in(bands, bisect_left(bands.starts, input_tokens))
+
+    def _bands_of(self, prices: Any, *, is_standard: bool) -> _Bands:
         # A tier's prices are put together anew each time, out of the same objects.
         key = id(prices) if is_standard else (*vars(prices), *map(id, vars(prices).values()))
         known = self._found.bands.get(key)
@@ -179,10 +270,12 @@ class PriceList:
                 {tier.start for price in vars(prices).values() for tier in getattr(price, "tiers", None) or ()}
             )
             known = self._found.bands[key] = _Bands(prices, starts)
-        band = bisect_left(known.starts, input_tokens)
-        if band not in known.rates:
-            known.rates[band] = self._probed(prices, known.starts, band)
-        return known.rates[band]
+        return known
+
+    def _rates_in(self, bands: _Bands, band: int) -> _Rates:
+        if band not in bands.rates:
+            bands.rates[band] = self._probed(bands.prices, bands.starts, band)
+        return bands.rates[band]
 
     def _probed(self, prices: Any, starts: list[int], band: int) -> _Rates:
         """Ask the library for the price of calls of one kind of token in a band of input tokens."""
@@ -206,6 +299,25 @@ class PriceList:
             cache_write=per_token(cache_write_tokens=n),
             cache_write_1h=per_token(cache_write_tokens=n, cache_write_1h_tokens=n),
         )
+
+
+def _apart(
+    input_tokens: Any, output_tokens: Any, cache_read: Any, cache_write: Any, cache_write_1h: Any
+) -> tuple[Any, ...]:
+    """Tokens as they are priced, none of them a part of another: plain input, output, read, written for 5 minutes, for an hour."""
+    plain = input_tokens - cache_read - cache_write
+    return plain, output_tokens, cache_read, cache_write - cache_write_1h, cache_write_1h
+
+
+def _changes_us(model: Any) -> Integers:
+    """When within a day (UTC, in microseconds) a model's price may change: at its beginning, and at hours of some models."""
+    variants = [variant.constraint for variant in model.price_variants or ()]
+    prices = [price.constraint for price in model.prices] if isinstance(model.prices, list) else []
+    times = [
+        getattr(constraint, end, None) for constraint in (*variants, *prices) for end in ("start_time", "end_time")
+    ]
+    moments = [dt.datetime.combine(EPOCH, time, time.tzinfo or dt.UTC) for time in times if time is not None]
+    return np.unique([0, *(epoch_us(moment) % DAY_US for moment in moments)])
 
 
 def _context(model: Any, tier: str, at: dt.datetime) -> dict[str, str] | None:

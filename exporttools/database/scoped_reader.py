@@ -26,7 +26,7 @@ from exporttools.database.read_log import logger
 from exporttools.database.readers import BulkReader, read_table, select_all, select_count
 from exporttools.database.stored_times import StoredTime, TimeForm, data_version
 from exporttools.errors import ConfigError, InconsistentData, TenantMismatch
-from exporttools.records.schema import RECORD_TYPES
+from exporttools.records.schema import RECORD_TYPES, Column
 from exporttools.records.snapshot_table import SnapshotTable, SnapshotType
 from exporttools.records.validity import Origin
 from exporttools.text.inert import one_line
@@ -118,6 +118,13 @@ class ScopedReader:
             plain = self.database.sorts_by_code_points(connection, [source.table for source in found.sources.values()])
             self._matched.append((found, plain))
         return self._matched[0][0]
+
+    def columns(self, table: str) -> tuple[Column, ...]:
+        """The columns that can be read of a table. No row is read."""
+        if table not in self._tables:
+            raise ConfigError(f"table is {one_line(repr(table), 60)}; expected one of {', '.join(self._tables)}")
+        with self.database.transaction() as connection:
+            return self.bound(connection).sources[table].columns
 
     @contextmanager
     def transaction(self, tenant: str | None) -> Iterator[Connection]:

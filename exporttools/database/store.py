@@ -31,7 +31,7 @@ from exporttools.database.trace_store import SqlTraceStore, TraceStore
 from exporttools.database.window_reader import WindowReader, WindowSnapshot
 from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
-from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES
+from exporttools.records.schema import INCIDENTS, RUNS, TRACE_STEPS, TRACES, Column
 from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.records.snapshots import (
     IncidentSnapshot,
@@ -263,6 +263,33 @@ class ExportBundleStore:
         """Return all steps of a trace by ``step_index``; see :meth:`SqlTraceStore.get_trace_steps`."""
         return self.trace_store.get_trace_steps(trace_id, self.scope(tenant_id))
 
+    def get_columns(self, table: str) -> tuple[Column, ...]:
+        """Return the columns that can be read of a table: a record's own, and the extra ones that this database has.
+
+        Parameters
+        ----------
+        table : {"incidents", "runs", "traces", "trace_steps"}
+
+        Raises
+        ------
+        ConfigError
+            There is no such table; or its rows are in a `trace_store` that cannot say.
+        SchemaMismatch
+            The layout does not fit the database.
+
+        Examples
+        --------
+        >>> from exporttools.database.embedded import embedded_database
+        >>> [column.name for column in ExportBundleStore(embedded_database()).get_columns("trace_steps")][-3:]
+        ['name', 'model', 'error']
+        """
+        if table not in ("traces", "trace_steps") or self._has_own_traces():
+            return self._reader.columns(table)
+        trace_store = self.trace_store
+        if not isinstance(trace_store, SqlTraceStore):
+            raise ConfigError(f"a {type(trace_store).__name__} cannot say what columns it has; SqlTraceStore can")
+        return trace_store.get_columns(table)
+
     def list_incidents(
         self,
         *,
@@ -422,6 +449,7 @@ class ExportBundleStore:
         agent_id: str | Collection[str] | None = None,
         run_id: str | Collection[str] | None = None,
         columns: Collection[str] | None = None,
+        run_columns: Collection[str] | None = None,
     ) -> pa.RecordBatchReader:
         """Read the steps of many traces batch by batch; see :meth:`SqlTraceStore.scan_trace_steps`.
 
@@ -437,6 +465,7 @@ class ExportBundleStore:
             agent_id=agent_id,
             run_id=run_id,
             columns=columns,
+            run_columns=run_columns,
         )
 
     def load_trace_steps(
@@ -448,6 +477,7 @@ class ExportBundleStore:
         agent_id: str | Collection[str] | None = None,
         run_id: str | Collection[str] | None = None,
         columns: Collection[str] | None = None,
+        run_columns: Collection[str] | None = None,
         table: str = "trace_steps",
         connection: duckdb.DuckDBPyConnection | None = None,
     ) -> duckdb.DuckDBPyRelation:
@@ -455,7 +485,7 @@ class ExportBundleStore:
 
         Parameters
         ----------
-        tenant_id, since, until, agent_id, run_id, columns
+        tenant_id, since, until, agent_id, run_id, columns, run_columns
             See :meth:`SqlTraceStore.scan_trace_steps`.
         table : str
             The name of the temporary table to create.
@@ -491,6 +521,7 @@ class ExportBundleStore:
             agent_id=agent_id,
             run_id=run_id,
             columns=columns,
+            run_columns=run_columns,
         )
         with closing(batches):
             return load_steps(schema, batches, table, connection)

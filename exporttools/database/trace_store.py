@@ -28,9 +28,11 @@ from exporttools.database.scoped_reader import (
     require_period,
 )
 from exporttools.errors import ConfigError
+from exporttools.records.schema import Column
 from exporttools.records.snapshot_table import SnapshotTable
 from exporttools.records.snapshots import TraceStepSnapshot, TraceSummarySnapshot
 from exporttools.records.validity import Origin, require_valid
+from exporttools.text.inert import one_line
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection, Select
@@ -222,6 +224,7 @@ class SqlTraceStore:
         agent_id: str | Collection[str] | None = None,
         run_id: str | Collection[str] | None = None,
         columns: Collection[str] | None = None,
+        run_columns: Collection[str] | None = None,
     ) -> pa.RecordBatchReader:
         """Read the steps of many traces batch by batch, in bounded memory.
 
@@ -235,19 +238,22 @@ class SqlTraceStore:
             Read only the steps of these agents or runs.
         columns : collection of str, optional
             The columns to read, whatever their order; by default all.
+        run_columns : collection of str, optional
+            Columns of the step's run to read as well, own or extra, such as ``termination_reason``; by default none.
 
         Returns
         -------
         pyarrow.RecordBatchReader
             ``tenant_id``, ``run_id``, ``trace_id``, ``agent_id`` (str; ``run_id`` and ``agent_id`` are NULL where the
-            trace or the run is unknown), then the step's own and extra columns; sorted by trace_id, step_index and
+            trace or the run is unknown), then the step's own and extra columns, then `run_columns` in the order in which
+            runs have them (NULL where the run is unknown); sorted by trace_id, step_index and
             tenant_id, text by code points. All rows are of one snapshot. The reader holds a connection until its end;
             close it, or leave its ``with`` block, to stop early. pandas, Polars and DuckDB accept it as it is.
 
         Raises
         ------
         ConfigError
-            There is no such column, a datetime is naive, or `since` is not before `until`.
+            There is no such column, a run's column has the name of a step's, a datetime is naive, or `since` is not before `until`.
         TenantMismatch
             `tenant_id` is not the store's tenant.
         StoreError
@@ -264,7 +270,13 @@ class SqlTraceStore:
         ['tokens']
         """
         schema, batches = self.step_batches(
-            tenant_id=tenant_id, since=since, until=until, agent_id=agent_id, run_id=run_id, columns=columns
+            tenant_id=tenant_id,
+            since=since,
+            until=until,
+            agent_id=agent_id,
+            run_id=run_id,
+            columns=columns,
+            run_columns=run_columns,
         )
         return ScanReader(schema, batches)
 
@@ -277,11 +289,12 @@ class SqlTraceStore:
         agent_id: str | Collection[str] | None,
         run_id: str | Collection[str] | None,
         columns: Collection[str] | None,
+        run_columns: Collection[str] | None = None,
     ) -> tuple[pa.Schema, Generator[pa.RecordBatch, None, None]]:
         """The schema and batches of :meth:`scan_trace_steps`; errors keep their types, and closing the batches ends the read."""
         start, end = require_period(since, until)
         filters = {"agent_id": choices("agent_id", agent_id), "run_id": choices("run_id", run_id)}
-        batches = self._scan(self.reader.tenant(tenant_id), start, end, filters, columns)
+        batches = self._scan(self.reader.tenant(tenant_id), start, end, filters, columns, run_columns)
         return next(batches), batches  # faults of the arguments or the database are raised by this first step
 
     def _scan(
@@ -291,8 +304,12 @@ class SqlTraceStore:
         until: dt.datetime | None,
         filters: dict[str, list[str] | None],
         names: Collection[str] | None,
+        run_names: Collection[str] | None,
     ) -> Generator[Any, None, None]:
         """The schema, then the batches. The read ends when the generator is closed."""
+        for parameter, given in (("columns", names), ("run_columns", run_names)):
+            if isinstance(given, str):
+                raise ConfigError(f"{parameter} is {one_line(repr(given), 60)}; expected a list of columns")
         database = self.reader.database
         with ExitStack() as stack:
             connection = stack.enter_context(self.reader.transaction(tenant))
@@ -307,6 +324,7 @@ class SqlTraceStore:
             if unknown := sorted({*(names or ())} - {*order}):
                 raise ConfigError(f"no column {', '.join(map(repr, unknown))}; found {', '.join(order)}")
             picked = [expressions[name] for name in order if names is None or name in names]
+            picked += [(replace(c, nullable=True), runs[c.name]) for c in _of_runs(run_names, runs, order)]
             tables = steps.from_clause.outerjoin(
                 traces.from_clause,
                 sa.and_(traces.same(steps, "trace_id", "tenant_id"), *traces.conditions),
@@ -349,6 +367,29 @@ class SqlTraceStore:
                 self.reader.require_owners(connection, batch, steps)
                 require_valid(batch, columns, origin=origin, key=key)
                 yield pa.RecordBatch.from_arrays(batch.columns, schema=schema)
+
+    def get_columns(self, table: str) -> tuple[Column, ...]:
+        """Return the columns that can be read of a table: a record's own, and the extra ones that this database has.
+
+        Parameters
+        ----------
+        table : {"runs", "traces", "trace_steps"}
+
+        Raises
+        ------
+        ConfigError
+            There is no such table.
+        SchemaMismatch
+            The layout does not fit the database.
+
+        Examples
+        --------
+        >>> from exporttools import SqlTraceStore
+        >>> from exporttools.database.embedded import embedded_database
+        >>> [column.name for column in SqlTraceStore(embedded_database()).get_columns("traces")]
+        ['trace_id', 'run_id', 'tenant_id', 'violation_step_index', 'violation_timestamp']
+        """
+        return self.reader.columns(table)
 
     def list_traces(
         self,
@@ -395,6 +436,19 @@ class SqlTraceStore:
         if tenant is None:
             raise ConfigError("traces are read for one tenant; pass tenant_id= to this call or to the store")
         return tenant
+
+
+def _of_runs(names: Collection[str] | None, runs: BoundSource, of_steps: Collection[str]) -> list[Column]:
+    """The columns of runs that a scan of steps is asked for."""
+    asked = {*(names or ())}
+    if clashes := [name for name in of_steps if name in asked]:
+        raise ConfigError(
+            f"run_columns has {', '.join(map(repr, clashes))}, which steps have themselves; read it as a column of theirs"
+        )
+    if unknown := sorted(asked - {column.name for column in runs.columns}, key=str):
+        found = ", ".join(column.name for column in runs.columns if column.name not in of_steps)
+        raise ConfigError(f"runs have no column {', '.join(map(repr, unknown))}; found {found}")
+    return [column for column in runs.columns if column.name in asked]
 
 
 def _first_step_at(traces: BoundSource, steps: BoundSource, tenant: str) -> ColumnElement[Any]:
