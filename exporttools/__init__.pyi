@@ -7,10 +7,16 @@ from .analysis import baseline as baseline
 from .analysis import compare_runs as compare_runs
 from .analysis import cost_by as cost_by
 from .analysis import cost_over_time as cost_over_time
+from .analysis import percentiles as percentiles
 from .analysis import reconcile_costs as reconcile_costs
 from .analysis import reconciliation_verdict as reconciliation_verdict
 from .analysis import repeated_calls as repeated_calls
+from .analysis import reprice as reprice
+from .analysis import repricing_by as repricing_by
+from .analysis import repricing_verdict as repricing_verdict
 from .analysis import run_profiles as run_profiles
+from .analysis import run_totals as run_totals
+from .analysis import step_tree as step_tree
 from .analysis import top_runs as top_runs
 from .analysis import what_changed as what_changed
 from .bundle import Comparison as Comparison

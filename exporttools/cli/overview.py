@@ -10,6 +10,7 @@ import pyarrow.compute as pc
 from exporttools.cli.terminal import Format, write_fields, write_heading, write_json, write_rows, write_table
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.statuses import failed_steps
+from exporttools.text.words import plural
 
 STEPS_AROUND = 3
 """How many steps to show before and after the violation."""
@@ -28,6 +29,7 @@ def write_overview(bundle: ExportBundle, output: Format) -> None:
                 "missing": bundle.missing,
                 "trace_count": bundle.trace_count,
                 "totals": bundle.totals,
+                "rolled_up": bundle.rolled_up,
                 "content_digest": bundle.content_digest,
                 "steps": bundle.steps.to_arrow().to_pylist(),
             }
@@ -46,12 +48,25 @@ def _write_for_people(bundle: ExportBundle) -> None:
         others = f" (one of the run's {bundle.trace_count} traces)" if bundle.trace_count > 1 else ""
         write_heading(f"trace {bundle.trace.trace_id}{others}")
     if len(bundle.steps):
-        write_fields(bundle.totals)
+        write_fields({**bundle.totals, **({"rolled_up": text} if (text := _roll_ups_text(bundle)) else {})})
         write_heading("where the money and the time went")
         write_table(_by_step_type(bundle), ["step_type", "steps", "failed", "tokens", "cost_cents", "duration_ms"])
         _write_violation(bundle)
     if bundle.missing:
         write_heading(f"missing: {', '.join(bundle.missing)}")
+
+
+def _roll_ups_text(bundle: ExportBundle) -> str:
+    """Say in words what the totals leave out, and what they may count twice; empty if steps repeat nothing of their parts."""
+    found, said = bundle.rolled_up, []
+    if steps := int(found["steps"]):
+        who = "1 step repeats of its parts" if steps == 1 else f"{steps:,} steps repeat of their parts"
+        said.append(f"{found['tokens']:,} tokens and {found['cost_cents']:,.4g} US cents left out, which {who}")
+    if found["ambiguous"]:
+        said.append(
+            f"{plural(int(found['ambiguous']), 'step')} and their parts have usage that may be the same; both count"
+        )
+    return "; ".join(said)
 
 
 def _write_violation(bundle: ExportBundle) -> None:
@@ -67,9 +82,10 @@ def _write_violation(bundle: ExportBundle) -> None:
         return
     first = max(0, row - STEPS_AROUND)
     write_heading(title)
-    columns = [name for name in ("step_index", "timestamp", "step_type", "status", "name", "model", "tokens", "cost_cents", "duration_ms", "error")
-               if name in steps.column_names]  # fmt: skip
     rows = steps.slice(first, row - first + STEPS_AROUND + 1).to_pylist()
+    # What a narrow terminal has room for comes first, and what is empty has no column.
+    columns = [name for name in ("step_index", "step_type", "name", "status", "duration_ms", "cost_cents", "error", "tokens", "model", "timestamp")
+               if name in steps.column_names and any(each[name] is not None for each in rows)]  # fmt: skip
     write_table(rows, columns, highlight=row - first)
 
 

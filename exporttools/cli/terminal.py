@@ -6,7 +6,7 @@ import csv
 import datetime as dt
 import json
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Any
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 _SHORT_TEXT, _GAP = 10, 3
 """How short a text may be shown, and what lies between two columns, in characters."""
+_SENTENCE = 40
 
 
 class Format(StrEnum):
@@ -32,7 +33,13 @@ class Format(StrEnum):
 
 
 def write_rows(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], output: Format, *, verbatim: bool = False
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    output: Format,
+    *,
+    verbatim: bool = False,
+    wrapped: str | None = None,
+    keys: Collection[str] = (),
 ) -> None:
     """Write rows to standard output.
 
@@ -45,6 +52,10 @@ def write_rows(
         ``json`` is one array of objects; ``csv`` has a header, and cells that a spreadsheet never reads as a formula.
     verbatim : bool
         Head a table with the names in `columns` as they are: for a query whose author named them.
+    wrapped : str, optional
+        The last column, if it is of sentences: continued on the next line of a table, and not shortened.
+    keys : collection of str, optional
+        Columns that tell rows apart, besides the first one: not shortened in a table.
     """
     if output is Format.json:
         write_json([{column: row[column] for column in columns} for row in rows])
@@ -53,7 +64,7 @@ def write_rows(
         writer.writerow(columns)
         writer.writerows([_csv_cell(row[column]) for column in columns] for row in rows)
     else:
-        write_table(rows, columns, verbatim=verbatim)
+        write_table(rows, columns, verbatim=verbatim, wrapped=wrapped, keys=keys)
 
 
 def write_json(value: Any) -> None:
@@ -87,14 +98,20 @@ def _csv_cell(value: Any) -> Any:
 
 
 def write_table(
-    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], *, highlight: int | None = None, verbatim: bool = False
+    rows: Sequence[Mapping[str, Any]],
+    columns: Sequence[str],
+    *,
+    highlight: int | None = None,
+    verbatim: bool = False,
+    wrapped: str | None = None,
+    keys: Collection[str] = (),
 ) -> None:
     """Write a table for people. On a terminal, texts are shortened to its width, and the last columns left out if there is no
     room for them, which standard error says; a pipe gets them whole.
 
     Parameters
     ----------
-    rows, columns, verbatim
+    rows, columns, verbatim, wrapped, keys
         As for :func:`write_rows`.
     highlight : int, optional
         The index of a row to highlight.
@@ -104,7 +121,8 @@ def write_table(
     from rich.text import Text
 
     console = _console()
-    shown = _fitting(rows, columns, console.width, verbatim)
+    keys = {columns[0], *keys}
+    shown, unbroken = _fitting(rows, columns, console.width, verbatim, keys)
     if left_out := list(columns[len(shown) :]):
         sys.stdout.flush()
         sys.stderr.write(
@@ -112,44 +130,97 @@ def write_table(
         )
     columns = shown
     table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False, header_style="bold")
+    widths = _wrapped_widths(rows, columns, console.width, verbatim) if wrapped in columns else {}
     numeric = {column for column in columns if any(_is_number(row[column]) for row in rows)}
-    for i, column in enumerate(columns):
-        # What is short of room is taken from texts: half of a number is another number.
-        shrinks = i > 0 and column not in numeric
+    whole = numeric | {column for column in columns if any(isinstance(row[column], dt.datetime) for row in rows)}
+    for column in columns:
+        # What is short of room is taken from texts: half of a number, or of a time, is another one.
+        shrinks = column not in whole and (column not in unbroken or _has_several_words(rows, column, verbatim))
+        folds = column in keys or column == wrapped
         table.add_column(
             Text(column if verbatim else label(column), no_wrap=True, overflow="ellipsis"),
             justify="right" if column in numeric else "left",
-            no_wrap=not shrinks,
-            overflow="fold" if i == 0 else "ellipsis",
+            no_wrap=not shrinks and column not in widths,
+            width=widths.get(column),
+            min_width=min(_widest_word(rows, column, verbatim), console.width) if column in unbroken else None,
+            overflow="fold" if folds else "ellipsis",
         )
     for i, row in enumerate(rows):
         style = "bold red" if i == highlight else ""
         table.add_row(
             *(
                 Text(
-                    _shown(column, row[column], verbatim),
+                    _shown(column, row[column], verbatim, 400 if column == wrapped else 120),
                     style=style,
-                    no_wrap=j > 0,
-                    overflow="ellipsis" if j else "fold",
+                    no_wrap=column not in keys and column != wrapped,
+                    overflow="fold" if column in keys or column == wrapped else "ellipsis",
                 )
-                for j, column in enumerate(columns)
+                for column in columns
             )
         )
     console.print(table)
 
 
-def _fitting(rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, verbatim: bool) -> Sequence[str]:
-    """The first columns for which there is room, if texts are shortened."""
+def _fitting(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, verbatim: bool, keys: Collection[str]
+) -> tuple[Sequence[str], Collection[str]]:
+    """The first columns for which there is room, if texts are shortened and keys are not; and the keys whose words are
+    not broken: where that leaves room for nothing but keys, only the first.
+    """
+    shown = _first_columns(rows, columns, width, verbatim, keys)
+    if not set(shown) <= set(keys):
+        return shown, keys
+    return _first_columns(rows, columns, width, verbatim, columns[:1]), columns[:1]
+
+
+def _first_columns(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, verbatim: bool, unbroken: Collection[str]
+) -> Sequence[str]:
     room = width
     for i, column in enumerate(columns):
-        longest = max((len(_shown(column, row[column], verbatim)) for row in rows), default=0)
-        longest = max(longest, len(column if verbatim else label(column)))
-        is_number = any(_is_number(row[column]) for row in rows)
-        room -= min(longest, width) if i == 0 or is_number else min(longest, _SHORT_TEXT)
+        head = len(column if verbatim else label(column))
+        if column in unbroken:
+            needed = min(max(_widest_word(rows, column, verbatim), head), width)
+        else:
+            longest = max((len(_shown(column, row[column], verbatim)) for row in rows), default=0)
+            whole = any(_is_number(row[column]) or isinstance(row[column], dt.datetime) for row in rows)
+            needed = max(longest, head) if whole else min(max(longest, head), _SHORT_TEXT)
+        room -= needed
         if room < 0 and i > 0:
             return columns[:i]
         room -= _GAP
     return columns
+
+
+def _wrapped_widths(
+    rows: Sequence[Mapping[str, Any]], columns: Sequence[str], width: int, verbatim: bool
+) -> dict[str, int]:
+    """The widths of the first column and of the last, which is of sentences, so that as few lines as possible go on.
+
+    The first column has room for its longest word: an id is not broken, though another may continue on the next line.
+    """
+    widest = {
+        column: max(len(column if verbatim else label(column)), *(len(_shown(column, row[column], verbatim, 400)) for row in rows), 0)
+        for column in columns
+    }  # fmt: skip
+    first, last = columns[0], columns[-1]
+    room = width - sum(widest[column] + _GAP for column in columns[1:-1]) - _GAP
+    if widest[first] + min(widest[last], _SENTENCE) > room:
+        widest[first] = max(_widest_word(rows, first, verbatim), len(first))
+    return {first: widest[first], last: max(min(widest[last], room - widest[first]), 1)}
+
+
+def _widest_word(rows: Sequence[Mapping[str, Any]], column: str, verbatim: bool) -> int:
+    return max((_longest_word(_shown(column, row[column], verbatim)) for row in rows), default=0)
+
+
+def _has_several_words(rows: Sequence[Mapping[str, Any]], column: str, verbatim: bool) -> bool:
+    widest = _widest_word(rows, column, verbatim)
+    return any(len(_shown(column, row[column], verbatim)) > widest for row in rows)
+
+
+def _longest_word(text: str) -> int:
+    return max(map(len, text.split()), default=0)
 
 
 def write_heading(text: str) -> None:
@@ -167,8 +238,8 @@ def write_fields(fields: Mapping[str, Any]) -> None:
             sys.stdout.write(f"  {label(name):<{width}}  {'unknown' if value is None else cell(value, 300)}\n")
 
 
-def _shown(column: str, value: Any, verbatim: bool) -> str:
-    return "unknown" if value is None and _is_cost(column) and not verbatim else cell(value)
+def _shown(column: str, value: Any, verbatim: bool, width: int = 120) -> str:
+    return "unknown" if value is None and _is_cost(column) and not verbatim else cell(value, width)
 
 
 def _is_cost(column: str) -> bool:

@@ -21,7 +21,7 @@ from exporttools.importing.column_arrays import array_of, positions
 from exporttools.importing.events import Session, Step
 from exporttools.importing.incident_rules import INCIDENT_RULES, RunSteps
 from exporttools.importing.resolving import SessionSteps
-from exporttools.records.schema import ARROW_TYPES, INCIDENTS, RUNS, TRACE_STEPS, TRACES, arrow_schema
+from exporttools.records.schema import ARROW_TYPES, INCIDENTS, RUNS, TOKEN_KINDS, TRACE_STEPS, TRACES, arrow_schema
 from exporttools.times import DAY_US, from_epoch_us
 
 TENANT = "local"
@@ -41,14 +41,6 @@ _OF_RUNS = {"tenant_id": "tenant_id", "trace_id": "run_id", "project": "project"
 _STEPS = pa.schema([column for column in SCHEMAS["trace_steps"] if column.name not in _OF_RUNS])
 
 _ROWS_PER_CHUNK = 4_096
-_USAGE = (
-    "input_tokens",
-    "output_tokens",
-    "cache_read_tokens",
-    "cache_write_tokens",
-    "cache_write_1h_tokens",
-    "reasoning_tokens",
-)
 
 
 @dataclass(slots=True)
@@ -136,7 +128,7 @@ class TableWriter:
         self._prices, self._rules, self._budget_cents = prices, rules, budget_cents
         self.billing = Billing()
         self.calls = self.subagents = self.forks = 0
-        self.tokens = dict.fromkeys(_USAGE, 0)
+        self.tokens = dict.fromkeys(TOKEN_KINDS, 0)
         self.step_counts: list[int] = []
         self.digests: list[str] = []
         self._rows = {table: _Rows(schema) for table, schema in SCHEMAS.items()} | {"trace_steps": _Rows(_STEPS)}
@@ -201,7 +193,7 @@ class TableWriter:
         }
         for name in ("step_type", "status", "content_hash", "name", "model", "error"):
             columns[name] = list(map(attrgetter(name), steps))
-        for name in _USAGE:
+        for name in TOKEN_KINDS:
             columns[name] = [None if usage is None else getattr(usage, name) for usage in usages]
         return columns
 
@@ -217,7 +209,7 @@ class TableWriter:
             sums[0] += 1
             sums[1] += tokens
             self._costs_of_days.setdefault(day, array("d")).append(cents)
-        for name in _USAGE:
+        for name in TOKEN_KINDS:
             self.tokens[name] += sum(filter(None, columns[name]))
         self.calls += len(called)
         self.forks += session.is_fork or about.parent_session_id is not None

@@ -85,7 +85,7 @@ def cost_breakdown(
     source = read_step_frame(data)
     needed = dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
     costs = analysis.cost_by(source.frame, *keys)
-    table = collected(costs, "costs", dict.fromkeys(keys, Kind.KEY) | needed, optional=["runs"])
+    table = collected(costs, "costs", dict.fromkeys(keys, Kind.KEY) | needed, optional=["runs", "roll_ups"])
     measure, amounts = spent(table)
     shown, folded = fold(amounts, limit)
     bars = len(shown) + bool(len(folded))
@@ -95,6 +95,8 @@ def cost_breakdown(
     facts = [count_text(steps, source.total)]
     if steps:
         facts += [f"total {amount_text(total, measure.unit)}", plural(len(table), "group"), *measure.facts]
+        if "roll_ups" in table.column_names and (left_out := int(finite_numbers(table, "roll_ups").sum())):
+            facts.append(f"{plural(left_out, 'roll-up')} left out")
         _draw(ax, [*(table.take(pa.array(rows)) for rows in (shown, folded))], keys, measure, total)
     else:
         write_no_data(ax)

@@ -96,19 +96,38 @@ def write_heading(ax: Axes, steps: StepData, title: str | None, *, failed: str =
 
 
 def write_lines(
-    ax: Axes, facts: Sequence[str], title: str | None, *, cut: bool, above: float = 5.0, until: Axes | None = None
+    ax: Axes,
+    facts: Sequence[str],
+    title: str | None,
+    *,
+    more: Sequence[str] = (),
+    cut: bool,
+    above: float = 5.0,
+    until: Axes | None = None,
 ) -> None:
-    """Write one line of facts `above` points over `ax`, bold if a limit `cut` the data, and the title over it.
+    """Write one line of facts `above` points over `ax`, bold if a limit `cut` the data, the title over it, and under it `more` lines.
 
     They are cut to the width of `ax`, or may extend over the panels to its right up to `until`.
     """
     weight = "bold" if cut else "normal"
-    lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
-    line = ax.text(0, 1, "", transform=lifted, va="bottom", fontsize="small", weight=weight, usetex=False, gid="facts")
-    _fit(line, " · ".join(facts), ax, until)
+    written: list[Text] = []
+    for text in (*reversed(more), " · ".join(facts)):
+        lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
+        line = ax.text(
+            0, 1, "", transform=lifted, va="bottom", fontsize="small", weight=weight, usetex=False, gid="facts"
+        )
+        _fit(line, text, ax, until)
+        written.append(line)
+        above += 14
     if title:
-        heading = ax.set_title("", loc="left", pad=above + 14, fontsize="medium", weight="bold", usetex=False)
+        heading = ax.set_title("", loc="left", pad=above, fontsize="medium", weight="bold", usetex=False)
         _fit(heading, title, ax, until)
+        written.append(heading)
+    if until is not None:  # what extends over panels to the right takes height, but must not push them away
+        lifted = ax.transAxes + ScaledTranslation(0, above / 72, ax.figure.dpi_scale_trans)
+        ax.text(0, 1, " ", transform=lifted, va="bottom", fontsize="medium", usetex=False)
+        for artist in written:
+            artist.set_in_layout(False)
 
 
 def _fit(artist: Text, text: str, ax: Axes, until: Axes | None) -> None:

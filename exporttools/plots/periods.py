@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
@@ -32,9 +33,11 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from numpy.typing import NDArray
 
-    from exporttools.analysis.groups import Floats
+    from exporttools.analysis.groups import Floats, Indices
 
 _MAX_BARS = 200
+_MAX_COLUMNS = 600
+"""As many as a figure has pixels for beside a legend: thinner ones would fade."""
 
 # From dark to light, so that neighbours in a stack differ in grey as well, and hatched by turns.
 _LOOKS = (
@@ -86,7 +89,9 @@ def cost_over_time(
 
     Notes
     -----
-    A step counts for the period in which it started. More than 200 periods are drawn as filled steps instead of bars.
+    A step counts for the period in which it started. More than 200 periods are drawn without gaps and hatches; of more than
+    600, each column stands for several and has the height of the most expensive of them, which the plot says. Steps with
+    NULL as their time are not drawn: the plot says how many there are, and what they spent.
 
     Examples
     --------
@@ -103,28 +108,39 @@ def cost_over_time(
     needed = {"period_start": Kind.TIME} | dict.fromkeys(("cost_cents", "tokens", "steps"), Kind.NUMBER)
     costs = analysis.cost_over_time(source.frame, every, by)
     table = collected(costs, "costs", needed | ({} if by is None else {by: Kind.KEY}))
+    timed = pc.is_valid(table["period_start"])
     measure, amounts = spent(table)
     unit = measure.unit
     ax = new_axes(4.2) if ax is None else ax
     steps = finite_numbers(table, "steps")
     facts = [count_text(int(steps.sum()), source.total)]
+    total = amount_text(float(amounts.sum()), unit)
+    untimed = _untimed(np.flatnonzero(~timed.to_numpy()), steps, amounts, unit)
+    table, amounts, steps = table.filter(timed), amounts[timed.to_numpy()], steps[timed.to_numpy()]
     if len(table):
         start_us, period = np.unique(table["period_start"].cast(pa.int64()).to_numpy(), return_inverse=True)
         used = np.bincount(period, steps) > 0
-        facts += [
-            f"total {amount_text(float(amounts.sum()), unit)}",
-            f"{plural(len(start_us), 'period')} of {duration_text(length_us)}",
-            *measure.facts,
-        ]
         set_time_axis([ax], dates(start_us[used]), dates(start_us[used]) + length_us / DAY_US)
         stacks, names, groups, folded = _stacks(table, by, amounts, period, limit)
-        _draw(ax, dates(start_us), length_us / DAY_US, stacks, folded)
+        periods = -(-len(start_us) // _MAX_COLUMNS)
+        starts, heights = _columns(dates(start_us), stacks, periods)
+        looks = [_look(row, stacks, plain=len(starts) > _MAX_BARS, folded=folded) for row in range(len(stacks))]
+        _draw(ax, starts, periods * length_us / DAY_US, heights, looks)
+        # The line is cut where the plot ends, so that what is not drawn as it is comes first.
+        facts += [
+            f"total {total}",
+            *untimed,
+            f"{plural(len(start_us), 'period')} of {duration_text(length_us)}",
+            *([f"each column is the highest of {periods:,} periods"] if periods > 1 else []),
+            *measure.facts,
+        ]
         if by is not None:
             facts.append(plural(groups, "group"))
-            _legend(ax, by, stacks, names, unit, folded)
+            _legend(ax, by, stacks, names, unit, looks)
     else:
         ax.set_xlabel("time (UTC)")
-        write_no_data(ax)
+        write_no_data(ax, "no step has a time" if untimed else "no steps")
+        facts += untimed
     ax.set_ylabel(f"{unit} per {duration_text(length_us)}", fontsize="small")
     write_lines(ax, facts, title if title is not None else source.title, cut=source.total is not None)
     return ax
@@ -150,22 +166,34 @@ def _stacks(
     return np.vstack([stacks, rest]), [*kept, f"other ({len(folded):,})"], groups, True
 
 
-def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, folded: bool) -> None:
+def _untimed(rows: Indices, steps: Floats, amounts: Floats, unit: str) -> list[str]:
+    """What the plot says of steps without a time."""
+    count = int(steps[rows].sum())
+    if not count:
+        return []
+    return [f"not drawn: {plural(count, 'step')} without a time, {amount_text(float(amounts[rows].sum()), unit)}"]
+
+
+def _columns(starts: Floats, stacks: Floats, periods: int) -> tuple[Floats, Floats]:
+    """The start and the heights of columns of so many periods each: the heights of their most expensive period."""
+    if periods == 1:
+        return starts, stacks
+    first = np.arange(0, len(starts), periods)
+    padded = np.pad(stacks, ((0, 0), (0, len(first) * periods - len(starts))))
+    highest = first + padded.sum(axis=0).reshape(len(first), periods).argmax(axis=1)
+    return starts[first], padded[:, highest]
+
+
+def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, looks: list[dict[str, Any]]) -> None:
     lower = np.zeros(len(starts))
-    for row, amounts in enumerate(stacks):
-        look: dict[str, Any] = {
-            **_look(row, len(stacks), folded=folded and row == len(stacks) - 1),
-            "linewidth": 0.4,
-            "gid": f"stack {row}",
-        }
+    for row, (amounts, look) in enumerate(zip(stacks, looks, strict=True)):
         upper = lower + amounts
         if len(starts) <= _MAX_BARS:
-            # Even bars of height 0 would show their edge.
             some = amounts > 0
-            ax.bar(starts[some], amounts[some], 0.9 * width, lower[some], align="edge", **look)
+            ax.bar(starts[some], amounts[some], 0.9 * width, lower[some], align="edge", gid=f"stack {row}", **look)
         else:
             times = np.r_[starts, starts[-1] + width]
-            ax.fill_between(times, np.r_[lower, 0.0], np.r_[upper, 0.0], step="post", **look)
+            ax.fill_between(times, np.r_[lower, 0.0], np.r_[upper, 0.0], step="post", gid=f"stack {row}", **look)
         lower = upper
     ax.set_ylim(0, (lower.max(initial=0.0) or 1.0) * 1.08)
     ax.yaxis.set_major_locator(MaxNLocator(6, steps=[1, 2, 2.5, 5, 10]))
@@ -175,25 +203,24 @@ def _draw(ax: Axes, starts: Floats, width: float, stacks: Floats, folded: bool) 
     ax.set_axisbelow(True)
 
 
-def _look(row: int, rows: int, *, folded: bool = False) -> dict[str, Any]:
-    """Colour and hatch of a stack: dark at the bottom, light at the top."""
-    if folded:
-        return {"facecolor": OTHER_COLOR, "hatch": _OTHER_HATCH, "edgecolor": "white"}
-    if rows == 1:
-        return {"facecolor": _LOOKS[1][0], "edgecolor": "white"}
-    color, hatch = _LOOKS[row % len(_LOOKS)]
-    return {"facecolor": color, "hatch": hatch, "edgecolor": "white"}
+def _look(row: int, stacks: Floats, *, plain: bool, folded: bool) -> dict[str, Any]:
+    """Colour and hatch of a stack: dark at the bottom, light at the top. Without an edge, which would hide what is small;
+    and if `plain` without a hatch, which would hide what is narrow.
+    """
+    color, hatch = _LOOKS[1 if len(stacks) == 1 else row % len(_LOOKS)]
+    if folded and row == len(stacks) - 1:
+        color, hatch = OTHER_COLOR, _OTHER_HATCH
+    return {"facecolor": color, "hatch": "" if plain else hatch, "edgecolor": "white", "linewidth": 0.0}
 
 
-def _legend(ax: Axes, by: str, stacks: Floats, names: list[str], unit: str, folded: bool) -> None:
+def _legend(ax: Axes, by: str, stacks: Floats, names: list[str], unit: str, looks: list[dict[str, Any]]) -> None:
     total = float(stacks.sum())
     handles = []
-    for row, (name, amounts) in enumerate(zip(names, stacks, strict=True)):
+    for name, amounts, look in zip(names, stacks, looks, strict=True):
         spent_here = float(amounts.sum())
         share = f" · {share_text(spent_here / total)}" if total else ""
         label = f"{label_text(name, 28)}\n{amount_text(spent_here, unit)}{share}"
-        look = _look(row, len(stacks), folded=folded and row == len(stacks) - 1)
-        handles.append(Patch(label=label, linewidth=0.4, **look))
+        handles.append(Patch(label=label, **look))
     legend = ax.legend(
         handles=handles[::-1], loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0, frameon=False,
         fontsize="small", title=label_text(by, 28), alignment="left", title_fontproperties={"weight": "bold"},

@@ -10,7 +10,8 @@ import numpy as np
 import pyarrow as pa
 
 from exporttools.analysis.columns import Kind
-from exporttools.analysis.frames import read, to_arrow
+from exporttools.analysis.frames import to_arrow
+from exporttools.analysis.trees import read_own_amounts
 from exporttools.errors import ConfigError
 from exporttools.plots.measures import Measure, choose_measure
 from exporttools.plots.time_axis import dates
@@ -87,8 +88,9 @@ class StepData:
 def read_steps(data: Any, violation_step_index: int | None) -> StepData:
     """Read the steps of a bundle, a SnapshotTable or any frame; each value must be one that its column may hold."""
     bundle = data if isinstance(data, ExportBundle) else None
-    frame = read(data, {column.name: _KINDS[column.type] for column in _COLUMNS}, warn=False)
-    table = to_arrow(frame)
+    needed = {column.name: _KINDS[column.type] for column in _COLUMNS}
+    frame = read_own_amounts(data, needed, recorded=["duration_ms"], warn=False)  # a bar is as long as its step
+    table = to_arrow(frame).select(list(needed))
     require_valid(table, _COLUMNS, origin=Origin(frame.what), key=TRACE_STEPS.key)
     start_us = table["timestamp"].cast(pa.int64()).to_numpy()
     order = np.lexsort((table["step_index"].to_numpy(), start_us))

@@ -19,10 +19,12 @@ def amount_text(amount: float, unit: str) -> str:
 
     Examples
     --------
-    >>> amount_text(1234.5678, "US cents"), amount_text(0.000123, "US cents"), amount_text(1_926_683, "tokens")
-    ('1,234.57 US cents', '0.000123 US cents', '1,926,683 tokens')
+    >>> amount_text(1234.5678, "US cents"), amount_text(0.00004, "US cents"), amount_text(1_926_683, "tokens")
+    ('1,234.57 US cents', '0.00004 US cents', '1,926,683 tokens')
     """
-    number = f"{amount:,.0f}" if unit == "tokens" else f"{amount:,.2f}" if amount >= 100 else f"{amount:.4g}"
+    number = f"{amount:,.0f}" if unit == "tokens" else f"{amount:,.2f}" if abs(amount) >= 100 else f"{amount:.4g}"
+    if 0 < abs(amount) < 1e-4 and unit != "tokens":  # never an exponent
+        number = "<0.000001" if abs(amount) < 1e-6 else f"{amount:.8f}".rstrip("0")
     return f"{number} {unit}"
 
 
