@@ -58,6 +58,8 @@ bench: .venv/.dev .venv/.ccusage ## Measure against peers, side by side; prints 
 	$(BIN)/python benchmarks/bench_verify.py
 	$(BIN)/python benchmarks/bench_export.py
 	$(BIN)/python benchmarks/bench_analysis.py
+	$(BIN)/python benchmarks/bench_unusual.py
+	$(BIN)/python benchmarks/bench_trees.py
 	$(BIN)/python benchmarks/bench_import.py
 
 notebooks: .venv/.dev ## Run the notebooks on the sample and keep their outputs

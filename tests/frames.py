@@ -11,11 +11,12 @@ from typing import Any
 
 import duckdb
 import narwhals as nw
+import pandas as pd
 import polars as pl
 import pyarrow as pa
 import pytest
 
-EAGER = ("pandas", "polars", "pyarrow")
+EAGER = ("pandas", "pandas-arrow", "polars", "pyarrow")
 LAZY = ("polars-lazy", "duckdb")
 ENGINES = tuple(pytest.param(name, marks=pytest.mark.slow) for name in ("dask", "pyspark"))
 KINDS = (*EAGER, *LAZY, *ENGINES)
@@ -36,6 +37,8 @@ def frame_kind(name: str, request: pytest.FixtureRequest) -> FrameKind:
     """The kind of that name; starts its engine where it has one."""
     if name == "pandas":
         return FrameKind(name, lambda table: table.to_pandas())
+    if name == "pandas-arrow":
+        return FrameKind(name, lambda table: table.to_pandas(types_mapper=pd.ArrowDtype))
     if name == "polars":
         return FrameKind(name, pl.from_arrow)
     if name == "polars-lazy":

@@ -14,6 +14,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import pyarrow.compute as pc
 import pytest
 from matplotlib import pyplot as plt
 from typer.main import get_command
@@ -61,10 +62,12 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
         ("cost", "--by", "agent_id,step_type,model", "-f", "json"),
         ("cost", "--by", "tenant_id", "--every", "1d"),
         ("cost", "--by", "run_id", "-f", "csv"),
+        ("cost", "--by", "termination_reason,goal"),
+        ("cost", "--as-model", "o3"),
     ],
     "anomalies": [
-        ("anomalies", "--threshold", "0.0001", "-f", "json"),
-        ("anomalies", "--each", "step", "--by", "tenant_id,name", "--threshold", "0.0001", "-f", "csv"),
+        ("anomalies", "--false-alarms", "1", "-f", "json"),
+        ("anomalies", "--each", "step", "--by", "tenant_id,name", "--false-alarms", "1", "-f", "csv"),
     ],
     "compare": [("compare", "r1", "r2"), ("compare", "i1", "r2", "-f", "json"), ("compare", "r1", "r1", "-f", "csv")],
     "bundle": [("bundle", "i1"), ("bundle", "r2", "--zip", "-o", "two.zip")],
@@ -89,7 +92,7 @@ COMMANDS: dict[str, list[tuple[str, ...]]] = {
     "report": [("report", "--until", "2026-10-05")],  # with an incident: below
 }
 # Every other call is answered.
-REFUSED = {("dataset", "{fleet}", "--sql", "from nothing")}
+REFUSED = {("dataset", "{fleet}", "--sql", "from nothing"), ("cost", "--as-model", "o3")}
 REFUSED_WITHIN_A_TENANT = {("dataset", "{fleet}", "--verify"), ("dataset", "{fleet}", "--compact", "7d")}
 # These read no tenant's rows, and refuse one.
 REFUSING = {"demo", "import", "sample", "verify", "keygen"}
@@ -187,6 +190,14 @@ def fleet_of(store: ExportBundleStore) -> Any:
     return store.scan_trace_steps().read_all()
 
 
+def calls_of(store: ExportBundleStore) -> Any:
+    """The fleet's steps, as if all of their tokens were input."""
+    steps = fleet_of(store)
+    return steps.append_column("input_tokens", steps["tokens"]).append_column(
+        "output_tokens", pc.subtract(steps["tokens"], steps["tokens"])
+    )
+
+
 def written(store: ExportBundleStore, name: str = "b") -> Path:
     bundle = store.get_export_bundle("i1")
     assert bundle is not None
@@ -203,7 +214,7 @@ Use = Callable[[World, ExportBundleStore], Any]
 NAMES: dict[str, Use] = {
     "ExportBundleStore": lambda w, s: s,
     "SqlTraceStore": lambda w, s: SqlTraceStore(w.database, tenant_id=s.tenant_id),
-    "anomalies": lambda w, s: et.anomalies(fleet_of(s), et.baseline(fleet_of(s)), 0.0001),
+    "anomalies": lambda w, s: et.anomalies(fleet_of(s), et.baseline(fleet_of(s)), false_alarms=1),
     "baseline": lambda w, s: et.baseline(fleet_of(s)),
     "compare_bundles": lambda w, s: et.compare_bundles(s.get_export_bundle("i1"), s.get_export_bundle(run_id="r2")),  # type: ignore[arg-type]
     "compare_runs": lambda w, s: et.compare_runs(s.get_export_bundle("i1"), s.get_export_bundle(run_id="r2")),
@@ -212,18 +223,24 @@ NAMES: dict[str, Use] = {
     "cumulative_cost": lambda w, s: et.cumulative_cost(s.get_export_bundle("i1")),
     "export_dataset": lambda w, s: exported(s),
     "open_dataset": lambda w, s: et.open_dataset(w.fleet, tenant_id=s.tenant_id),
+    "percentiles": lambda w, s: et.percentiles(fleet_of(s), "tenant_id", "name"),
     "plan_export": lambda w, s: et.plan_export(s, "own"),
     "read_bundle": lambda w, s: et.read_bundle(written(s)),
     "reconcile_costs": lambda w, s: et.reconcile_costs(s.list_runs(), fleet_of(s)),
     "reconciliation_verdict": lambda w, s: et.reconciliation_verdict(et.reconcile_costs(s.list_runs(), fleet_of(s))),
     "repeated_calls": lambda w, s: et.repeated_calls(fleet_of(s)),
+    "reprice": lambda w, s: et.reprice(calls_of(s), "o3"),
+    "repricing_by": lambda w, s: et.repricing_by(et.reprice(calls_of(s)), "model"),
+    "repricing_verdict": lambda w, s: et.repricing_verdict(et.reprice(calls_of(s))),
     "run_profiles": lambda w, s: et.run_profiles(fleet_of(s)),
+    "run_totals": lambda w, s: et.run_totals(fleet_of(s)),
+    "step_tree": lambda w, s: et.step_tree(fleet_of(s), parents="time"),
     "timeline": lambda w, s: et.timeline(s.get_export_bundle("i1")),
     "top_runs": lambda w, s: et.top_runs(fleet_of(s), 20),
     "verify_bundle": lambda w, s: et.verify_bundle(written(s)),
     "what_changed": lambda w, s: et.what_changed(s.get_export_bundle("i1"), fleet_of(s)),  # type: ignore[arg-type]
     "write_bundle": lambda w, s: written(s),
-    "plots.anomalies": lambda w, s: plots.anomalies(fleet_of(s), et.baseline(fleet_of(s)), threshold=0.0001),
+    "plots.anomalies": lambda w, s: plots.anomalies(fleet_of(s), et.baseline(fleet_of(s)), false_alarms=1),
     "plots.compare_runs": lambda w, s: plots.compare_runs(s.get_export_bundle("i1"), s.get_export_bundle(run_id="r2")),
     "plots.cost_breakdown": lambda w, s: plots.cost_breakdown(fleet_of(s), by="agent_id"),
     "plots.cost_over_time": lambda w, s: plots.cost_over_time(fleet_of(s), by="agent_id"),
@@ -279,9 +296,11 @@ def test_the_stores_of_the_environment(world: World, monkeypatch: pytest.MonkeyP
 
 # Methods
 
+OF_RUNS = ["goal", "termination_reason", "total_cost_cents"]
 STORE_METHODS: dict[str, Callable[..., Any]] = {
     "for_tenant": lambda s, **t: _for_tenant(s, **t),
     "get_export_bundle": lambda s, **t: [s.get_export_bundle("i1"), s.get_export_bundle(run_id="r1")],
+    "get_columns": lambda s, **t: [s.get_columns(table) for table in ("runs", "traces", "trace_steps")],
     "get_incident": lambda s, **t: s.get_incident("i1"),
     "get_run_by_run_id": lambda s, **t: s.get_run_by_run_id("r1"),
     "get_trace_steps": lambda s, **t: [s.get_trace_steps("t1", **t), s.get_trace_steps("t2", **t)],
@@ -289,8 +308,12 @@ STORE_METHODS: dict[str, Callable[..., Any]] = {
     "list_incidents": lambda s, **t: s.list_incidents(**t),
     "list_runs": lambda s, **t: s.list_runs(limit=3, **t),
     "list_traces": lambda s, **t: [s.list_traces(**t), s.list_traces(run_id="r1", **t)],
-    "load_trace_steps": lambda s, **t: s.load_trace_steps(**t),
-    "scan_trace_steps": lambda s, **t: [s.scan_trace_steps(**t), s.scan_trace_steps(run_id="r1", **t)],
+    "load_trace_steps": lambda s, **t: [s.load_trace_steps(**t), s.load_trace_steps(run_columns=OF_RUNS, **t)],
+    "scan_trace_steps": lambda s, **t: [
+        s.scan_trace_steps(**t),
+        s.scan_trace_steps(run_id="r1", **t),
+        s.scan_trace_steps(columns=["tokens"], run_columns=OF_RUNS, **t),
+    ],
     "scope": lambda s, **t: s.scope(None),
     "snapshot": lambda s, **t: _in_snapshot(s),
     "tenant_id": lambda s, **t: s.tenant_id,
@@ -300,7 +323,14 @@ STORE_METHODS: dict[str, Callable[..., Any]] = {
 TRACE_METHODS: dict[str, Callable[..., Any]] = {
     **{
         name: STORE_METHODS[name]
-        for name in ("for_tenant", "get_trace_steps", "get_trace_summary", "list_traces", "scan_trace_steps")
+        for name in (
+            "for_tenant",
+            "get_columns",
+            "get_trace_steps",
+            "get_trace_summary",
+            "list_traces",
+            "scan_trace_steps",
+        )
     },
     "over": lambda s, **t: SqlTraceStore.over(s.reader),
     "pick_trace": lambda s, **t: s.pick_trace("r1", **t),
@@ -337,7 +367,7 @@ def _in_snapshot(store: ExportBundleStore) -> Any:
 
 
 def _batches(store: SqlTraceStore, **tenant: str) -> Any:
-    unlimited = dict.fromkeys(("tenant_id", "since", "until", "agent_id", "run_id", "columns"))
+    unlimited = dict.fromkeys(("tenant_id", "since", "until", "agent_id", "run_id", "columns", "run_columns"))
     schema, batches = store.step_batches(**{**unlimited, **tenant})  # type: ignore[arg-type]
     return [schema, *(str(batch.to_pylist()) for batch in batches)]
 

@@ -14,8 +14,9 @@ import pytest
 from typer.testing import CliRunner
 
 from exporttools import ExportBundle, ExportBundleStore, write_bundle, write_key_pair
+from exporttools.analysis import cost_by
 from exporttools.cli import app
-from tests.databases import create_native, one_of_each, run_sql
+from tests.databases import create_native, one_of_each, run_sql, step
 from tests.tenants import TABLES, role_on, shared_tables, url_of
 
 ROOT = Path(__file__).parents[1]
@@ -47,6 +48,24 @@ def test_the_layout_of_ones_own() -> None:
     names: dict[str, Any] = {}
     exec(_code("docs/layouts.md")[0].replace("postgresql://...", "postgresql://h/d"), names)
     assert "layout mine" in repr(names["store"])
+
+
+def test_the_page_on_statuses(fresh_url: str) -> None:
+    steps = [step(i, status=status) for i, status in enumerate(("ok", "kaput", "gave up", "ERROR"))]
+    url = create_native(fresh_url, one_of_each(trace_steps=steps))
+    names: dict[str, Any] = {}
+    for code in _code("docs/layouts.md"):
+        exec(code.replace("postgresql://...", "postgresql://h/d"), names)
+    for layout, failed, statuses in (
+        ("native", 1, ["ok", "kaput", "gave up", "ERROR"]),
+        (names["ours"], 3, ["ok", "failed", "failed", "ERROR"]),
+    ):
+        store = ExportBundleStore(url, layout=layout)
+        bundle = store.get_export_bundle("i1")
+        assert bundle is not None
+        assert bundle.steps.to_arrow()["status"].to_pylist() == statuses
+        assert bundle.totals["failed"] == failed
+        assert cost_by(store.scan_trace_steps().read_all())["failed"].to_pylist() == [failed]
 
 
 def test_the_page_on_tenants(fresh_postgres_url: str, caplog: pytest.LogCaptureFixture) -> None:
@@ -85,14 +104,35 @@ def test_the_analysis(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     said = re.search(r"^# (2 of 300 runs .*)$", "\n".join(_code("docs/analysis.md")), re.MULTILINE)
     assert said is not None
     assert names["reconciliation_verdict"](names["reconciled"]) == said[1]
+    assert f"# {names['repricing_verdict'](names['cheaper'])}\n" in "\n".join(_code("docs/analysis.md"))
     reason = names["changes"]["reason"][0].as_py()
     assert f'changes["reason"][0]  # {reason}\n' in "\n".join(_code("docs/analysis.md"))
+    for place in (4, -1):
+        reason = names["found"]["reason"][place].as_py()
+        assert f'found["reason"][{place}]  # {reason}\n' in "\n".join(_code("docs/analysis.md"))
     page = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
     commands = re.findall(r"^    exporttools (.+)$", page, re.MULTILINE)
-    assert len(commands) == 5
+    assert len(commands) == 7
     for command in commands:
         result = CliRunner().invoke(app, command.split())
         assert (result.exit_code, len(result.stdout) > 100) == (0, True)
+
+
+@pytest.mark.filterwarnings("ignore:EXPORTTOOLS_DATABASE_URL is not set")
+def test_the_analysis_opens_with_questions_and_what_is_answered(capsys: pytest.CaptureFixture[str]) -> None:
+    opening = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8").split("\n## ")[0]
+    assert len(re.findall(r"^\*\*.+\?\*\*", opening, re.MULTILINE)) == 3
+    commands = re.findall(r"^    \$ exporttools (.+)\n((?:    .+\n)+)", opening, re.MULTILINE)
+    assert len(commands) == 1
+    for command, answer in commands:
+        result = CliRunner().invoke(app, command.split())
+        lines = [line.rstrip() for line in result.stdout.splitlines()[2:]]
+        assert [line.strip() for line in answer.splitlines()] == lines[: len(answer.splitlines())]
+    names: dict[str, Any] = {}
+    for code in _code("docs/analysis.md")[:2]:
+        exec(code, names)
+        printed = [f"# {line}" for line in capsys.readouterr().out.splitlines()]
+        assert code.splitlines()[-len(printed) :] == printed != []
 
 
 def test_the_readme(

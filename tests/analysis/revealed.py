@@ -29,11 +29,14 @@ def records(table: et.SnapshotTable[et.TraceStepSnapshot], bundle: et.ExportBund
 
 def functions(steps: pl.DataFrame, bundle: et.ExportBundle) -> None:
     reveal_type(et.cost_over_time(steps, "1h", "agent_id"))  # polars.dataframe.frame.DataFrame
+    reveal_type(et.percentiles(steps, "agent_id", percents=[50]))  # polars.dataframe.frame.DataFrame
+    reveal_type(et.reprice(steps, "o3"))  # polars.dataframe.frame.DataFrame
     reveal_type(et.top_runs(steps, 5, by="tokens"))  # polars.dataframe.frame.DataFrame
     reveal_type(et.reconcile_costs(steps, steps))  # polars.dataframe.frame.DataFrame
     reveal_type(et.baseline(steps, by=["agent_id"]))  # polars.dataframe.frame.DataFrame
     reveal_type(et.anomalies(steps, et.baseline(bundle)))  # polars.dataframe.frame.DataFrame
     reveal_type(et.run_profiles(steps))  # polars.dataframe.frame.DataFrame
+    reveal_type(et.run_totals(steps))  # polars.dataframe.frame.DataFrame
     reveal_type(et.repeated_calls(steps))  # polars.dataframe.frame.DataFrame
     reveal_type(et.compare_runs(steps, bundle, by="step_type"))  # polars.dataframe.frame.DataFrame
     reveal_type(et.what_changed(bundle, steps))  # polars.dataframe.frame.DataFrame

@@ -1,28 +1,21 @@
-"""What is usual, and what is not."""
+"""What is usual."""
 
 from __future__ import annotations
 
-import datetime as dt
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import polars as pl
 import pyarrow as pa
-import pyarrow.compute as pc
 import pytest
 
-from exporttools.analysis import (
-    anomalies,
-    baseline,
-    repeated_calls,
-    run_profiles,
-)
+from exporttools.analysis import anomalies, baseline, repeated_calls, run_profiles, run_totals
 from exporttools.errors import ConfigError
-from tests.analysis.steps import frame, local_kinds, step, with_column
+from tests.analysis.steps import every_kind, frame, local_kinds, step, with_column
 from tests.frames import FrameKind, assert_same, rows
 
-FIRST_WEEK_END = dt.datetime(2026, 10, 12, tzinfo=dt.UTC)
+QUANTILES = ("median", "p90", "p95", "p99", "max")
+TAIL = ("tail_start", "tail_end", "tail_share", "tail_spread", "tail_shape", "tail_count")
 
 
 def test_a_baseline_is_numpy_s_order_statistics() -> None:
@@ -31,18 +24,38 @@ def test_a_baseline_is_numpy_s_order_statistics() -> None:
     agent = random.integers(0, 3, count)
     values = random.lognormal(3.0, 1.0, count)
     values[random.integers(0, count, 20)] = np.nan
+    values[random.integers(0, count, 20)] = 0.0
     table = pa.table({"agent_id": agent.astype(str), "step_type": ["x"] * count, "duration_ms": values})
     found = baseline(table, measures=["duration_ms"]).to_pylist()
+    assert len(found) == 3
     for number, row in enumerate(found):
         mine = values[agent == number]
         known = mine[~np.isnan(mine)]
-        median = np.median(known)
-        expected = (len(mine), median, np.median(np.abs(known - median)), np.percentile(known, 95), known.max())
-        names = ("count", *(f"duration_ms_{name}" for name in ("median", "mad", "p95", "max")))
-        assert [row[name] for name in names] == pytest.approx(expected)
-        spread = 1.4826 * np.median(np.abs(np.log((known + median / 100) / (1.01 * median))))
-        assert row["duration_ms_spread"] == pytest.approx(spread)
-        assert 0.5 < spread < 2
+        expected = [len(mine), *np.percentile(known, [50, 90, 95, 99, 100])]
+        assert [row[name] for name in ("count", *(f"duration_ms_{name}" for name in QUANTILES))] == pytest.approx(
+            expected
+        )
+        above = np.sort(known[known > 0])[::-1]
+        half, aside = len(above) // 2, 1 + len(above) // 100
+        excess = np.log(np.minimum(above[:half], above[aside]) / above[half])
+        tail = [row[f"duration_ms_{name}"] for name in TAIL]
+        assert tail[:3] == pytest.approx([above[half], above[aside], half / len(known)])
+        assert tail[3] == pytest.approx(excess.sum() / (half - aside))
+        assert tail[5] == half - aside
+
+
+def test_the_shape_of_an_exponential_tail_is_1_and_a_lognormal_one_s_is_less() -> None:
+    random = np.random.default_rng(3)
+    agents, each = 200, 60
+    for values, expected in (
+        (1 + random.pareto(2.0, agents * each), 1.0),
+        (random.lognormal(0.0, 0.5, agents * each), 0.8),
+    ):
+        steps = pa.table(
+            {"agent_id": np.repeat(np.arange(agents), each), "step_type": ["x"] * len(values), "tokens": values}
+        )
+        shapes = baseline(steps, measures=["tokens"])["tokens_tail_shape"].to_numpy()
+        assert shapes.mean() == pytest.approx(expected, abs=0.05)
 
 
 @local_kinds
@@ -50,62 +63,59 @@ def test_groups_without_any_value_have_a_count_and_nothing_else(kind: FrameKind)
     table = with_column(frame(step(), step(1)), "cost_cents", pa.nulls(2, pa.float64()))
     row = rows(baseline(kind.make(table))).to_pylist()[0]
     assert row["count"] == 2
-    assert [row[f"cost_cents_{name}"] for name in ("median", "mad", "p95", "max", "spread")] == [None] * 5
+    assert [row[f"cost_cents_{name}"] for name in (*QUANTILES, *TAIL)] == [None] * 11
 
 
-def test_the_planted_slow_tool_and_the_creep_are_found(ledger: pa.Table) -> None:
-    usual = ledger.filter(pc.less(ledger["timestamp"], pa.scalar(FIRST_WEEK_END)))
-    found = anomalies(ledger, baseline(usual)).to_pylist()
-    slow = [row for row in found if row["run_id"] == "run-0000-269"]
-    assert found[0] == slow[0]
-    assert [row["step_index"] for row in sorted(slow, key=lambda row: row["step_index"])][-2:] == [25, 27]
-    assert slow[0]["reason"] == "600,137 ms, 1,448 times the usual 414.3 ms of ops-responder · tool_call"
-
-    profiles = run_profiles(ledger, at_least=5)
-    judged = anomalies(profiles, baseline(run_profiles(usual, at_least=5))).to_pylist()
-    since = pa.scalar(dt.datetime(2026, 10, 13, tzinfo=dt.UTC))
-    dearer = pc.field("agent_id") == "data-analyst"
-    dearer &= (pc.field("tenant_id") == "borealis-bank") & (pc.field("timestamp") >= since)
-    creeping = set(ledger.filter(dearer)["run_id"].to_pylist())
-    named = {row["run_id"] for row in judged if row["z"] is not None}
-    assert "run-0000-223" in creeping & named
-    assert len(creeping & named) >= 0.9 * len(creeping)
-    assert len(named - creeping) <= 4
+def test_a_group_of_zeros_has_quantiles_and_no_tail() -> None:
+    row = baseline(frame(*(step(i, cost_cents=0.0) for i in range(9)))).to_pylist()[0]
+    assert [row[f"cost_cents_{name}"] for name in QUANTILES] == [0.0] * 5
+    assert [row[f"cost_cents_{name}"] for name in TAIL] == [None] * 6
 
 
-def test_what_no_one_had_before_comes_first_and_small_groups_say_so() -> None:
-    usual = frame(*(step(i, cost_cents=0.0, duration_ms=100.0 + i % 3) for i in range(40)), step(41, agent_id="b"))
-    now = frame(
-        step(0, cost_cents=2.5),
-        step(1, duration_ms=9000.0, cost_cents=0.0),
-        step(2, agent_id="b"),
-        step(3, agent_id="c"),
-    )
-    found = anomalies(now, baseline(usual)).to_pylist()
-    assert [(row["step_index"], row["measure"], row["reason"]) for row in found] == [
-        (0, "cost_cents", "2.5 US cents; a · llm_call has none in the baseline"),
-        (1, "duration_ms", "9,000 ms, 89 times the usual 101 ms of a · llm_call"),
-        (None, None, "not judged: too few rows in the baseline (1 of b · llm_call, 10 needed)"),
-        (None, None, "not judged: too few rows in the baseline (0 of c · llm_call, 10 needed)"),
-    ]
-    assert found[0]["z"] is None
-    assert found[1]["z"] > 5
-    assert [row["step_index"] for row in anomalies(now, baseline(usual), 1e9).to_pylist()] == [0, None, None]
+def named(*counts: tuple[str | None, int], **changes: Any) -> pa.Table:
+    names = [name for name, count in counts for _ in range(count)]
+    return frame(*(step(i, **changes) for i in range(len(names)))).append_column("name", pa.array(names, pa.string()))
 
 
-def test_a_baseline_of_one_kind_judges_frames_of_another(ledger: pa.Table) -> None:
-    expected = anomalies(ledger, baseline(ledger))
-    assert_same(anomalies(ledger.to_pandas(), baseline(pl.from_arrow(ledger).lazy())), rows(expected))  # type: ignore[union-attr]
-    by_tool = baseline(ledger, by=["agent_id", "name"], measures=["duration_ms"])
-    assert by_tool.column_names[:3] == ["agent_id", "name", "count"]
-    assert set(anomalies(ledger, by_tool)["measure"].to_pylist()) == {"duration_ms"}
+@every_kind
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+def test_rare_names_are_one_group(kind: FrameKind) -> None:
+    table = named(("search", 20), ("fetch", 19), (None, 3), ("parse", 1))
+    found = rows(baseline(kind.make(table)))
+    assert found.column_names[:4] == ["agent_id", "step_type", "name", "count"]
+    assert [(row["name"], row["count"]) for row in found.to_pylist()] == [("search", 20), (None, 23)]
+    by_name = baseline(table, by=["agent_id", "name"])  # as asked
+    assert sorted(by_name["count"].to_pylist()) == [1, 3, 19, 20]
+
+
+def test_what_is_grouped_and_measured_by_default() -> None:
+    steps = frame(*(step(i) for i in range(3)))
+    assert baseline(steps).column_names[:3] == ["agent_id", "step_type", "count"]
+    totals = baseline(run_totals(steps)).column_names
+    assert totals[:2] == ["agent_id", "count"]
+    measured = [name.removesuffix("_median") for name in totals if name.endswith("_median")]
+    assert measured == ["cost_cents", "tokens", "elapsed_ms", "steps", "failed"]
+    profiles = baseline(run_profiles(steps)).column_names
+    assert profiles[:3] == ["agent_id", "step_type", "count"]
+    measured = [name.removesuffix("_median") for name in profiles if name.endswith("_median")]
+    assert measured == ["cost_cents", "tokens", "duration_ms", "cost_cents_per_1000_tokens"]
+
+
+def test_many_small_groups_are_described_like_few_large_ones() -> None:
+    random = np.random.default_rng(1)
+    values, agent = random.lognormal(0, 1, 6000), np.arange(6000) % 1500
+    table = pa.table({"agent_id": agent, "step_type": ["x"] * 6000, "tokens": values})
+    found = baseline(table, measures=["tokens"])
+    assert len(found) == 1500
+    for number in (0, 77, 1499):
+        alone = baseline(table.filter(pa.array(agent == number)), measures=["tokens"])
+        assert_same(found.slice(number, 1), alone)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
         (lambda: anomalies(frame(step()), frame(step())), "baseline: no column count; found tenant_id, run_id"),
-        (lambda: anomalies(frame(step()), baseline(frame(step())), 0), "threshold is 0; expected a number above 0"),
         (lambda: baseline(frame(step()), by="agent_id"), "by is 'agent_id'; expected a list of columns"),
         (lambda: baseline(frame(step()), measures=[]), r"measures is \[\]; expected a list of columns"),
         (lambda: baseline(frame(step()), measures=["status"]), "steps: column 'status' is String; expected numbers"),

@@ -176,7 +176,10 @@ def test_errors_reach_another_process_whole(error: ConfigError) -> None:
             lambda f: run_profiles(f, by=["cost_cents"]),
             "cannot group by 'cost_cents': the result has a column of that name",
         ),
-        (lambda f: anomalies(f, baseline(f), "high"), "threshold is 'high'; expected a number above 0"),  # type: ignore[call-overload]
+        (
+            lambda f: anomalies(f, baseline(f), false_alarms="high"),
+            "false_alarms is 'high'; expected a number above 0, at most 1",
+        ),  # type: ignore[call-overload]
         (lambda f: cost_by(f, "cost"), "steps: no column cost; found tenant_id, "),
     ],
 )

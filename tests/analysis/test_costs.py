@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import datetime as dt
 import math
 import sqlite3
 
+import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 import pytest
@@ -13,13 +13,11 @@ import pytest
 from exporttools import ExportBundle
 from exporttools.analysis import (
     cost_by,
-    cost_over_time,
-    costs,
     top_runs,
 )
 from exporttools.errors import ConfigError
 from exporttools.records.statuses import failed_steps
-from tests.analysis.steps import NOON, frame, local_kinds, step, with_column
+from tests.analysis.steps import frame, local_kinds, step, with_column
 from tests.frames import FrameKind, rows
 
 
@@ -93,66 +91,6 @@ def test_top_runs(ledger: pa.Table) -> None:
 
 
 @local_kinds
-def test_empty_periods_are_filled_for_every_group(kind: FrameKind) -> None:
-    days = [dt.datetime(2026, 10, day, 23, 59, 59, 999_999, tzinfo=dt.UTC) for day in (5, 5, 8)]
-    steps = frame(
-        *(step(i, timestamp=day, agent_id=agent) for i, (day, agent) in enumerate(zip(days, "aba", strict=True)))
-    )
-    found = rows(cost_over_time(kind.make(steps), "1d", "agent_id"))
-    assert [(row["period_start"].day, row["agent_id"], row["steps"], row["cost_cents"], row["runs"]) for row in found.to_pylist()] == [
-        (5, "a", 1, 0.5, 1), (5, "b", 1, 0.5, 1), (6, "a", 0, 0.0, 0), (6, "b", 0, 0.0, 0),
-        (7, "a", 0, 0.0, 0), (7, "b", 0, 0.0, 0), (8, "a", 1, 0.5, 1), (8, "b", 0, 0.0, 0),
-    ]  # fmt: skip
-    assert len(rows(cost_over_time(kind.make(frame()), "1d", "agent_id"))) == 0
-
-
-def test_weeks_begin_on_mondays_and_times_before_1970_have_periods() -> None:
-    times = [
-        dt.datetime(1969, 12, 31, 23, tzinfo=dt.UTC),
-        dt.datetime(1970, 1, 4, 23, tzinfo=dt.UTC),
-        dt.datetime(1970, 1, 5, tzinfo=dt.UTC),
-    ]
-    found = cost_over_time(frame(*(step(i, timestamp=time) for i, time in enumerate(times))), "1w").to_pylist()
-    assert [(row["period_start"].isoformat(), row["steps"]) for row in found] == [
-        ("1969-12-29T00:00:00+00:00", 2), ("1970-01-05T00:00:00+00:00", 1),
-    ]  # fmt: skip
-
-
-def test_periods_add_up_to_the_whole(ledger: pa.Table) -> None:
-    found = cost_over_time(ledger, "1h", "step_type")
-    assert pc.sum(found["cost_cents"]).as_py() == pytest.approx(pc.sum(ledger["cost_cents"]).as_py())
-    assert pc.sum(found["steps"]).as_py() == len(ledger)
-    assert len(found) == 6 * len(found["period_start"].unique())
-
-
-LONG = frame(step(), step(1, timestamp=NOON.replace(year=2034))).append_column("period_start", pa.array(["x", "y"]))
-
-
-@pytest.mark.parametrize(
-    ("every", "by", "message"),
-    [
-        ("1 day", None, "every is '1 day'; expected a length of time such as '30min', '6h', '1d' or '1w'"),
-        ("0d", None, "every is '0d'; expected a length above zero"),
-        ("1d", "period_start", "cannot group by 'period_start': the result has a column of that name"),
-    ],
-)
-def test_periods_that_cannot_be(every: str, by: str | None, message: str) -> None:
-    with pytest.raises(ConfigError) as caught:
-        cost_over_time(LONG, every, by)
-    assert str(caught.value) == message
-
-
-def test_too_many_periods_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(costs, "MAX_ROWS", 1000)
-    with pytest.raises(ConfigError) as caught:
-        cost_over_time(LONG, "1min")
-    assert str(caught.value) == (
-        "every is '1min': 4,207,681 periods from the first step to the last for 1 group are more than 1,000 rows. "
-        "Choose longer periods, or fewer steps"
-    )
-
-
-@local_kinds
 def test_failed_steps_are_counted_as_everywhere(kind: FrameKind, ledger: pa.Table) -> None:
     found = {row["step_type"]: row["failed"] for row in rows(cost_by(kind.make(ledger), "step_type")).to_pylist()}
     failed = ledger.filter(failed_steps(ledger["status"]))["step_type"].to_pylist()
@@ -179,9 +117,21 @@ def test_the_sums_of_a_bundle_by_step_type_are_its_totals(bundles: dict[int, Exp
 
 @local_kinds
 def test_tokens_that_no_float_holds_exactly_are_divided_all_the_same(kind: FrameKind) -> None:
-    found = rows(cost_by(kind.make(frame(step(0, tokens=2**53 + 1), step(1, tokens=0))), "step_type")).to_pylist()
-    assert found[0]["tokens"] == 2**53 + 1
-    assert found[0]["cost_cents_per_1000_tokens"] == pytest.approx(1000.0 * found[0]["cost_cents"] / 2**53)
+    for tokens in (2**53 + 1, 2**63 - 1):
+        found = rows(cost_by(kind.make(frame(step(0, tokens=tokens), step(1, tokens=0))), "step_type")).to_pylist()
+        assert found[0]["tokens"] == tokens
+        assert found[0]["cost_cents_per_1000_tokens"] == pytest.approx(1000.0 * found[0]["cost_cents"] / tokens)
+
+
+@pytest.mark.parametrize("kind", ["pandas", "polars"], indirect=True)
+def test_categories_are_read_as_text(kind: FrameKind) -> None:
+    table = frame(step(0, status="STATUS_CODE_ERROR"), step(1, status="ok"))
+    native = kind.make(table)
+    if kind.name == "pandas":
+        native["status"] = native["status"].astype("category")
+    else:
+        native = native.with_columns(status=pl.col("status").cast(pl.Categorical))
+    assert rows(cost_by(native))["failed"].to_pylist() == [1]
 
 
 @local_kinds

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import duckdb
@@ -12,6 +13,7 @@ import narwhals as nw
 import pandas as pd
 import polars as pl
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
 
 from exporttools import ExportBundle, SnapshotTable
@@ -21,7 +23,9 @@ from exporttools.analysis import (
     compare_runs,
     cost_by,
     cost_over_time,
+    reconcile_costs,
     repeated_calls,
+    what_changed,
 )
 from exporttools.errors import ConfigError
 from exporttools.plots import timeline
@@ -84,8 +88,29 @@ def test_ten_thousand_agents(kind: FrameKind, name: str) -> None:
     agents = pa.array([f"agent {number}" for number in range(10_000)])
     table = with_column(with_column(MANY, "agent_id", agents), "run_id", agents)
     table = table.append_column("total_cost_cents", pa.array([1] * len(table), pa.int64()))
-    expected = {"top_runs": 10, "repeated_calls": 0}
+    expected = {"top_runs": 10, "repeated_calls": 0, "anomalies": 10_001}
     assert len(rows(ONE[name](kind.make(table)))) == expected.get(name, 10_000)
+
+
+TWO: dict[str, Callable[[Any, Any, Any], Any]] = {
+    "reconcile_costs": lambda a, b, bundle: reconcile_costs(a, b),
+    "compare_runs": lambda a, b, bundle: compare_runs(a, b),
+    "anomalies": lambda a, b, bundle: anomalies(a, baseline(b)),
+    "what_changed": lambda a, b, bundle: what_changed(bundle, b),
+}
+
+
+@pytest.mark.parametrize("name", TWO)
+def test_two_frames_may_be_of_two_duckdb_connections(
+    name: str, ledger: pa.Table, bundles: dict[int, ExportBundle]
+) -> None:
+    first, second = ledger.filter(pc.equal(ledger["run_id"], "run-0000-000")), ledger
+    if name == "compare_runs":
+        second = ledger.filter(pc.equal(ledger["run_id"], "run-0000-001"))
+    first = first.append_column("total_cost_cents", pa.array([1] * len(first), pa.int64()))
+    with duckdb.connect() as one, duckdb.connect() as other:
+        found = TWO[name](one.from_arrow(first), other.from_arrow(second), bundles[5])
+        assert_same(found, rows(TWO[name](first, second, bundles[5])))
 
 
 @pytest.mark.parametrize("data", [[1, 2], None, "steps", 7, pd.Series([1]), pl.Series([1]), pa.array([1])])

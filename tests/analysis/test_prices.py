@@ -7,6 +7,7 @@ import subprocess
 import sys
 from typing import Any
 
+import numpy as np
 import pytest
 from genai_prices import Usage, data_snapshot
 from hypothesis import given
@@ -14,6 +15,7 @@ from hypothesis import strategies as st
 
 from exporttools import MissingExtra
 from exporttools.analysis.prices import PriceList
+from exporttools.times import epoch_us
 
 PRICES = PriceList()
 SNAPSHOT = data_snapshot.get_snapshot()
@@ -62,12 +64,56 @@ def test_a_tier_s_price_is_the_library_s_or_none(of: int, at: dt.datetime, usage
     provider, model, variant = TIERS[of]
     ((name, tier),) = variant.when.items()
     found = PRICES.price(model.id, at, provider=provider.id, tier=tier, **usage)
+    try:
+        model = SNAPSHOT.find_provider_model(model.id, None, provider.id, None)[1]
+    except LookupError:  # the data has models that their own ids do not find
+        assert found is None
+        return
     if found is None:
         active = [v for v in model.price_variants if v.constraint is None or v.constraint.active(at)]
         assert name not in ("service_tier", "speed", "processing") or not any(v.when == variant.when for v in active)
     else:
         assert found.cost_cents == pytest.approx(theirs(provider, model, at, usage, {name: tier}), rel=1e-12, abs=1e-15)
         assert found.basis.endswith(f", {tier}")
+
+
+USAGE = ("input_tokens", "output_tokens", "cache_read_tokens", "cache_write_tokens", "cache_write_1h_tokens")
+
+
+@given(
+    st.sampled_from([None, *TIERS]), st.sampled_from(range(len(MODELS))),
+    st.lists(st.tuples(TIMES, usages()), max_size=8), st.sampled_from([1, 10**7]),
+)  # fmt: skip
+def test_many_calls_have_the_same_prices_to_the_last_digit(
+    variant: Any, of: int, calls: list[tuple[dt.datetime, dict[str, int]]], times: int
+) -> None:
+    provider, model = MODELS[of] if variant is None else variant[:2]
+    tier = None if variant is None else next(iter(variant[2].when.values()))
+    calls = [(at, {name: times * count for name, count in usage.items()}) for at, usage in calls]
+    found = PRICES.price_calls(
+        model.id, np.array([epoch_us(at) for at, _ in calls], np.int64), provider=provider.id, tier=tier,
+        **{name: np.array([usage[name] for _, usage in calls], np.int64) for name in USAGE},
+    )  # fmt: skip
+    one_by_one = [PRICES.price(model.id, at, provider=provider.id, tier=tier, **usage) for at, usage in calls]
+    if found is None:
+        assert set(one_by_one) <= {None}
+    else:
+        assert [None if np.isnan(cost) else cost for cost in found] == [p and p.cost_cents for p in one_by_one]
+
+
+def test_prices_by_the_time_of_day() -> None:
+    """Some models are cheaper at night, from a minute on."""
+    at = [dt.datetime(2026, 6, 1, 0, 29, 59, 999_999, tzinfo=dt.UTC), dt.datetime(2026, 6, 1, 0, 30, tzinfo=dt.UTC)]
+    million = dict.fromkeys(USAGE, np.zeros(2, np.int64)) | {"input_tokens": np.full(2, 10**6)}
+    found = PRICES.price_calls("deepseek-reasoner", np.array([epoch_us(t) for t in at]), provider="deepseek", **million)
+    expected = [cents("deepseek-reasoner", t, provider="deepseek", input_tokens=10**6) for t in at]
+    assert found is not None
+    assert found.tolist() == expected
+    assert expected[0] != expected[1]
+
+
+def test_tiers() -> None:
+    assert {"batch", "flex", "priority", "fast"} <= PRICES.tiers
 
 
 def cents(model: str, at: dt.datetime = AUGUST, **usage: Any) -> float | None:

@@ -20,6 +20,7 @@ from exporttools.analysis import (
 )
 from exporttools.errors import ConfigError
 from tests.analysis.steps import frame, step
+from tests.frames import assert_same
 
 
 def test_reconciliation_verdict_on_every_kind(ledger: pa.Table, sample: dict[str, pa.Table]) -> None:
@@ -125,6 +126,16 @@ def test_the_real_agents_agree_but_for_totals_that_are_missing(real: Path) -> No
     assert {row["tenant_id"]: row["cost_cents"] for row in cost_by(steps, "tenant_id").to_pylist()} == pytest.approx(
         expected
     )
+
+
+def test_runs_and_steps_of_two_duckdb_connections(ledger: pa.Table, sample: dict[str, pa.Table]) -> None:
+    with duckdb.connect() as of_runs, duckdb.connect() as of_steps:
+        steps = of_steps.from_arrow(ledger)
+        found = reconcile_costs(of_runs.from_arrow(sample["runs"]), steps)
+        assert_same(found, reconcile_costs(sample["runs"], ledger))
+        assert len(found.union(found)) == 600
+        joined = found.set_alias("found").join(steps.set_alias("steps"), "found.run_id = steps.run_id")
+        assert joined.count("*").fetchall() == [(len(ledger),)]
 
 
 def test_runs_and_steps_are_of_one_kind(ledger: pa.Table, sample: dict[str, pa.Table]) -> None:

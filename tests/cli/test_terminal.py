@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime as dt
 import json
+import re
 import sys
 from decimal import Decimal
 
@@ -93,3 +94,67 @@ def test_numbers_and_times_of_sql_are_json(capsys: pytest.CaptureFixture[str]) -
     values = [Decimal(3), Decimal("1.50"), Decimal(2**127), exact, dt.date(2026, 10, 5), dt.time(12)]
     write_json(values)
     assert json.loads(capsys.readouterr().out) == [3, 1.5, 2**127, str(exact), "2026-10-05", "12:00:00"]
+
+
+@pytest.mark.parametrize("width", [80, 140, 300])
+def test_sentences_continue_on_the_next_line_and_ids_stay_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int
+) -> None:
+    monkeypatch.setattr("exporttools.cli.terminal._console", lambda: Console(width=width, file=sys.stdout))
+    ids = "4bf92f35-77b3-4da6-a3ce-929d0e0e4736", "0af7651916cd43dd8448eb211c80319c"
+    reason = (
+        "1,338,344 ms from start to end, 27 times the usual 48,704 ms from start to end of ops-responder · tool_call"
+    )
+    write_rows(
+        [{"id": " ".join(ids), "step_index": 1027, "reason": reason}],
+        ["id", "step_index", "reason"],
+        Format.table,
+        wrapped="reason",
+    )
+    lines = capsys.readouterr().out.splitlines()
+    assert max(map(len, lines)) <= width
+    assert all(any(one in line for line in lines) for one in (*ids, "1,027"))
+    start = lines[0].index("reason")
+    assert " ".join(line[start:].strip() for line in lines[2:]).split() == reason.split()
+
+
+@pytest.mark.parametrize(
+    ("width", "head", "lines"),
+    [
+        (80, ["agent_id", "model", "US cents", "tokens"], ["claude-code claude-opus-4-5-20251101 243.11 1,520,319"]),
+        (50, ["agent_id", "model", "US cents"], ["claude-code claude-opus-4-5-20251101 243.11"]),
+        (40, ["agent_id", "model", "US cents"], ["claude-code claude-opus-4-5 243.11", "-20251101"]),
+    ],
+)  # fmt: skip
+def test_what_tells_rows_apart_stays_whole_or_continues_on_the_next_line(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, width: int, head: list[str], lines: list[str]
+) -> None:
+    monkeypatch.setattr("exporttools.cli.terminal._console", lambda: Console(width=width, file=sys.stdout))
+    row = {"agent_id": "claude-code", "model": "claude-opus-4-5-20251101", "cost_cents": 243.11, "tokens": 1_520_319}
+    write_rows([row], list(row), Format.table, keys=["agent_id", "model"])
+    found = capsys.readouterr().out.splitlines()
+    assert re.split(" {2,}", found[0].strip()) == head
+    assert [" ".join(line.split()) for line in found[2:]] == lines
+
+
+def test_a_time_is_whole_or_left_out(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    row = {"id": "i" * 20, "created_at": dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)}
+    for width, said in ((42, "2026-10-05 12:00:00"), (41, "")):
+        monkeypatch.setattr(
+            "exporttools.cli.terminal._console", lambda width=width: Console(width=width, file=sys.stdout)
+        )
+        write_rows([row], list(row), Format.table)
+        assert capsys.readouterr().out.splitlines()[2].rstrip() == f"{'i' * 20}   {said}".rstrip()
+
+
+def test_a_first_column_of_sentences_leaves_room_for_the_numbers(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("exporttools.cli.terminal._console", lambda: Console(width=60, file=sys.stdout))
+    goal = "Collect what competitors announced this week and write a brief of one page"
+    row = {"goal": goal, "cost_cents": 1002.55, "share": "6.4%", "tokens": 3_199_567}
+    write_rows([row], list(row), Format.table, keys=["goal"])
+    head, _, first, *others = capsys.readouterr().out.splitlines()
+    assert re.split(" {2,}", head.strip()) == ["goal", "US cents", "share", "tokens"]
+    assert first.split()[-3:] == ["1,002.55", "6.4%", "3,199,567"]
+    assert [*first.split()[:-3], *" ".join(others).split()] == goal.split()

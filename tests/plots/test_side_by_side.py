@@ -12,7 +12,12 @@ def test_two_runs_are_told_apart_and_differ_by_what_is_said(store: ExportBundleS
     text = said(ax)
     assert "a: 28 steps, 6.794 US cents" in text
     assert "b: 53 steps, 68.71 US cents" in text
-    assert "1 step with a different status" in text
+    assert "7 steps with a different status" in text
+    assert (
+        "only in a: fetch_logs (7), describe_service (2), query_metrics (2), runbooks (1), restart_service (1)" in text
+    )
+    assert "+0.00004" in text
+    assert "e-0" not in text
     assert "−21 min 44 s" in text
     hatches = {bar.get_gid(): bar.get_hatch() for bar in ax.patches}
     assert hatches == {"run a": None, "run b": "////"}
