@@ -145,7 +145,7 @@ def reprice(
     [(150.0, 750.0, 'priced', 'claude-haiku-4-5'), (0.0, 0.0, 'kept', None)]
     """
     _require_arguments(model, at, provider, tier)
-    prices = PriceList()
+    PriceList()  # is it installed?
     needed = _NEEDED | ({"timestamp": Kind.TIME} if at is None else {})
     needed |= {} if isinstance(model, str) else {"model": Kind.TEXT}
     found = read(steps, needed)
@@ -155,6 +155,7 @@ def reprice(
     now_us = epoch_us(dt.datetime.now(dt.UTC) if at is None else at)
 
     def work(table: pa.Table) -> pa.Table:
+        prices = PriceList()  # each worker's own: one that is sent is 15 MB
         calls = _Calls(table, model, tier, prices.tiers, None if at is None else now_us, now_us)
         return calls.priced(prices, provider)
 

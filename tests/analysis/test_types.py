@@ -23,6 +23,6 @@ def test_types_are_revealed_as_the_comments_say(monkeypatch: pytest.MonkeyPatch)
     assert len(errors) == out.count(": error: ")
     lines = enumerate(REVEALED.read_text(encoding="utf-8").splitlines(), start=1)
     expected = {str(number): line.split("  # ")[1] for number, line in lines if "  # " in line}
-    assert len(expected) == 21
+    assert len(expected) == 22
     # pyarrow has no types yet, so that a pyarrow.Table is Any.
     assert revealed | errors == expected
