@@ -47,11 +47,7 @@ def apply(
     narwhals.DataFrame or narwhals.LazyFrame
         Of the kind of `frame`, and lazy if that is. Only DuckDB's rows are read at once; the result is a relation again.
     """
-    wanted, what = arrow_schema(frame, columns), frame.what
-
-    def work(table: pa.Table) -> pa.Table:
-        return fitted(function(fitted(table, wanted, what)), schema, what)
-
+    work = _checked(frame, columns, function, schema)
     selected = frame.data.select(*columns)
     native, kind = selected.to_native(), frame.implementation
     if kind.is_spark_like():
@@ -96,10 +92,7 @@ def with_columns(
     narwhals.DataFrame or narwhals.LazyFrame
         Of the kind of `frame`, and lazy if that is; DuckDB's rows are read at once.
     """
-    wanted, what = arrow_schema(frame, columns), frame.what
-
-    def work(table: pa.Table) -> pa.Table:
-        return fitted(function(fitted(table, wanted, what)), schema, what)
+    work = _checked(frame, columns, function, schema)
 
     def widened(table: pa.Table) -> pa.Table:
         made = work(table)
@@ -132,11 +125,8 @@ def with_columns(
         meta = assigned(native._meta)  # noqa: SLF001 - as Dask's docs do
         return nw.from_native(_dask_together(native, together).map_partitions(assigned, meta=meta))
     if kind.is_duckdb():
-        if together is not None:
-            return nw.from_native(relation(native, widened(native.to_arrow_table())))
-        parts = [widened(pa.Table.from_batches([batch])) for batch in native.to_arrow_reader(_BATCH_ROWS)]
-        empty = widened(native.limit(0).to_arrow_table())
-        return nw.from_native(relation(native, pa.concat_tables([empty, *parts])))
+        wide = widened(native.limit(0).to_arrow_table()).schema
+        return nw.from_native(_apply_duckdb(native, widened, wide, together))
     if isinstance(data, nw.LazyFrame):
         import polars as pl
 
@@ -149,6 +139,16 @@ def with_columns(
         return nw.from_native(native.map_batches(batch, schema=shape, streamable=together is None))
     made = from_arrow(frame, work(in_memory(frame, data.select(*columns))))
     return data.with_columns(*(made[name] for name in schema.names))
+
+
+def _checked(frame: Frame, columns: Sequence[str], function: ArrowFunction, schema: pa.Schema) -> ArrowFunction:
+    """The function with what it takes and gives held to the types that are said. It can be sent to workers: it holds no frame."""
+    wanted, what = arrow_schema(frame, columns), frame.what
+
+    def work(table: pa.Table) -> pa.Table:
+        return fitted(function(fitted(table, wanted, what)), schema, what)
+
+    return work
 
 
 def _apply_spark(native: Any, work: ArrowFunction, schema: pa.Schema, together: Sequence[str] | None) -> Any:

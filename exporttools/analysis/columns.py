@@ -24,6 +24,10 @@ class Kind(Enum):
     TEXT = "text"
 
 
+KINDS = {"string": Kind.TEXT, "int64": Kind.WHOLE, "float64": Kind.NUMBER, "timestamp": Kind.TIME}
+"""What a record's column is needed for, by its type."""
+
+
 def require_columns(what: str, columns: Sequence[str], needed: Mapping[str, Any]) -> None:
     """Raise ColumnNotFound if a needed column is missing; `what` is what messages call the frame."""
     if missing := tuple(name for name in needed if name not in columns):

@@ -10,6 +10,7 @@ import pyarrow as pa
 
 from exporttools.analysis.groups import Flags, Floats, Indices, Integers, group, numbers
 from exporttools.analysis.step_times import require_places, tree_of
+from exporttools.records.intervals import running_max
 from exporttools.records.roll_ups import containers_of
 
 
@@ -84,18 +85,9 @@ def _first_rows(trace: Indices) -> Indices:
     return np.flatnonzero(np.r_[True, np.diff(trace) > 0][: len(trace)])
 
 
-def _reached(trace: Indices, end: Floats) -> Floats:
-    """The latest end up to each row of its trace."""
-    order = np.lexsort((end, trace))
-    rank = np.empty(len(order), np.intp)
-    rank[order] = np.arange(len(order))
-    # The ranks of a trace are greater than those of the traces before it, so that the maximum begins anew with each.
-    return end[order[np.maximum.accumulate(rank)]]
-
-
 def _in_turn(trace: Indices, start_us: Integers, end_us: Floats, depth: Integers | None) -> tuple[Floats, Floats]:
     """How long each step was the one that ran, and how long none had run before it, in ms."""
-    reached_us = _reached(trace, end_us)
+    reached_us = running_max(trace, end_us)
     first = _first_rows(trace)
     before_us = np.r_[np.nan, reached_us[:-1]][: len(trace)]
     before_us[first] = start_us[first]

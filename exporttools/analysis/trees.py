@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from exporttools.analysis.arrow_functions import apply, with_columns
-from exporttools.analysis.columns import Kind
+from exporttools.analysis.columns import KINDS, Kind
 from exporttools.analysis.frames import TRACE_KEYS, Frame, arrow_schema, has_only_nulls, read, to_native
 from exporttools.analysis.groups import group
 from exporttools.analysis.step_times import critical_ms, parents_by_time, require_places, tree_of
@@ -37,8 +37,7 @@ FOUND = "exporttools_roll_up"
 """The same column in the frames that :func:`read_own_amounts` makes: users may have one of their own that is called as above."""
 
 _PARENT = "parent_step_index"
-_KINDS = {"string": Kind.TEXT, "int64": Kind.WHOLE, "float64": Kind.NUMBER, "timestamp": Kind.TIME}
-_KIND_OF = {column.name: _KINDS[column.type] for column in (*TRACE_STEPS.columns, *TRACE_STEPS.extra)}
+_KIND_OF = {column.name: KINDS[column.type] for column in (*TRACE_STEPS.columns, *TRACE_STEPS.extra)}
 _TYPE_OF = {column.name: column.type for column in (*TRACE_STEPS.columns, *TRACE_STEPS.extra)}
 _OWN = ("cost_cents", "tokens", "duration_ms")
 _ROLLED_UP = tuple(f"rolled_up_{name}" for name in _OWN)
@@ -89,7 +88,7 @@ def read_own_amounts(
         raise ConfigError(f"roll_ups is {one_line(repr(roll_ups), 60)}; expected 'skip' or 'count'")
     frame = read(data, needed, what=what, optional=optional, numbers=kinds, warn=warn)
     frame = replace(frame, kinds=dict(frame.kinds) | {name: Kind.TEXT for name in texts if frame.is_text(name)})
-    if frame.has(*_ROLLED_UP) == _ROLLED_UP:  # a ledger, whose amounts are each step's own
+    if _is_ledger(frame):  # a ledger, whose amounts are each step's own
         frame = frame if every_column else _with_found(frame)
         return _as_recorded(frame, recorded if roll_ups == "skip" else AMOUNTS)
     if roll_ups == "count" or _PARENT not in frame.names or has_only_nulls(frame, _PARENT):
@@ -109,7 +108,7 @@ def with_own_amounts(data: Any) -> Any:
     without their parts, and still count once. The frame itself if no step can be part of another.
     """
     frame = read(data, {})
-    if _PARENT not in frame.names or frame.has(*_ROLLED_UP) == _ROLLED_UP:
+    if _PARENT not in frame.names or _is_ledger(frame):
         return data
     needed = dict.fromkeys(frame.has(*_OWN), Kind.NUMBER)
     return to_native(read_own_amounts(frame.native, needed, every_column=True, warn=False).data)
@@ -122,7 +121,7 @@ def read_recorded(
     has it, ``parent_step_index``: for functions of Arrow tables that call :func:`own_amounts` themselves.
     """
     frame = read(data, needed, what=what, optional=(*optional, _PARENT), warn=warn)
-    return _as_recorded(frame) if frame.has(*_ROLLED_UP) == _ROLLED_UP else frame
+    return _as_recorded(frame) if _is_ledger(frame) else frame
 
 
 def own_amounts(table: pa.Table, keys: Sequence[str], what: str = "steps", *, recorded: Sequence[str] = ()) -> pa.Table:
@@ -135,6 +134,11 @@ def own_amounts(table: pa.Table, keys: Sequence[str], what: str = "steps", *, re
     """
     found = _find(table, keys, what)
     return table if found is None else count_once(table, found, [name for name in AMOUNTS if name not in recorded])
+
+
+def _is_ledger(frame: Frame) -> bool:
+    """Whether a frame has each step's own amounts and what they leave out."""
+    return frame.has(*_ROLLED_UP) == _ROLLED_UP
 
 
 def _as_recorded(frame: Frame, amounts: Sequence[str] = _OWN) -> Frame:
@@ -225,8 +229,8 @@ def step_tree(frame: Any, *, parents: Parents = "recorded") -> Any:
     -------
     frame
         Of the same kind, a row for each step, in the same order but on Dask and PySpark. Columns: ``tenant_id``, ``run_id``,
-        ``trace_id``, as far as the frame has them; ``step_index``, ``timestamp``, ``step_type``, ``name`` if the frame has it; ``parent_step_index``, NULL for a
-        root; ``depth``, 0 for a root; ``descendants``, how many steps are part of it; ``cost_cents``, ``tokens``,
+        ``trace_id``, as far as the frame has them; ``step_index``, ``timestamp``, ``step_type``, ``name`` if the frame has it;
+        ``parent_step_index``, NULL for a root; ``depth``, 0 for a root; ``descendants``, how many steps are part of it; ``cost_cents``, ``tokens``,
         ``duration_ms`` as recorded; ``own_cost_cents`` and ``own_tokens``, without what its descendants have;
         ``own_duration_ms``, its interval without the union of its children's; ``critical_ms``, for how long it was
         the step that the end of its trace waited for; ``roll_up``, whether its usage repeats that of its descendants:
@@ -259,11 +263,7 @@ def step_tree(frame: Any, *, parents: Parents = "recorded") -> Any:
         raise ConfigError(f"parents is {one_line(repr(parents), 60)}; expected 'recorded' or 'time'")
     needed = {name: _KIND_OF[name] for name in ("step_index", "timestamp", "step_type", *_OWN)}
     needed |= {_PARENT: Kind.WHOLE} if parents == "recorded" else {}
-    source = read(frame, needed, optional=(*TRACE_KEYS, "name"))
-    if parents == "time" and _PARENT in source.names:
-        source = read(source.native, dict(source.kinds) | {_PARENT: Kind.WHOLE}, warn=False)
-    if source.has(*_ROLLED_UP) == _ROLLED_UP:
-        source = _as_recorded(source)
+    source = read_recorded(frame, needed, optional=(*TRACE_KEYS, "name"))
     keys = source.has(*TRACE_KEYS)
     schema = pa.schema(
         [

@@ -99,7 +99,9 @@ def cost(
             if "share" in row:
                 row["share"] = "" if row["share"] is None else f"{row['share']:.1%}"
     write_rows(rows, shown, output, keys=keys)
-    _note_roll_ups(steps)
+    if every and "parent_step_index" in steps.columns:  # sums over time do not say what they leave out
+        rows = cost_by(steps).to_arrow_table().to_pylist()
+    _note_roll_ups(rows)
 
 
 @app.command()
@@ -246,21 +248,16 @@ def compare(
         note(f"{name}: {one_line(bundle.name, 80)}, {bundle_summary(bundle)}")
 
 
-def _note_roll_ups(steps: duckdb.DuckDBPyRelation) -> None:
-    """Say what the sums leave out, and what they may count twice."""
-    from exporttools.analysis import cost_by
-
-    if "parent_step_index" not in steps.columns:
-        return
-    (found,) = cost_by(steps).to_arrow_table().to_pylist()
-    if left_out := found.get("roll_ups"):
+def _note_roll_ups(costs: Sequence[dict[str, Any]]) -> None:
+    """Say what sums of costs leave out, and what they may count twice."""
+    if left_out := sum(row.get("roll_ups", 0) for row in costs):
         verb = (
             "repeats the usage of its parts, which counts"
             if left_out == 1
             else "repeat the usage of their parts, which counts"
         )
         note(f"{plural(left_out, 'step')} {verb} once")
-    if unclear := found.get("ambiguous"):
+    if unclear := sum(row.get("ambiguous", 0) for row in costs):
         note(f"{plural(unclear, 'step')} and their parts have usage that may be the same; both count")
 
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import pyarrow as pa
 
-from exporttools.analysis.columns import Kind
+from exporttools.analysis.columns import KINDS
 from exporttools.analysis.frames import to_arrow
 from exporttools.analysis.trees import read_own_amounts
 from exporttools.errors import ConfigError
@@ -36,7 +36,6 @@ PALETTE = (
 OTHER_COLOR = "#999999"
 
 _COLUMNS = tuple(column for column in TRACE_STEPS.columns if not column.nullable)
-_KINDS = {"string": Kind.TEXT, "int64": Kind.WHOLE, "float64": Kind.NUMBER, "timestamp": Kind.TIME}
 _LAST_TIME_US = np.datetime64("9999-12-31T23:59:59", "us").astype(np.int64)
 _DAY_MS = 86_400_000.0
 
@@ -88,7 +87,7 @@ class StepData:
 def read_steps(data: Any, violation_step_index: int | None) -> StepData:
     """Read the steps of a bundle, a SnapshotTable or any frame; each value must be one that its column may hold."""
     bundle = data if isinstance(data, ExportBundle) else None
-    needed = {column.name: _KINDS[column.type] for column in _COLUMNS}
+    needed = {column.name: KINDS[column.type] for column in _COLUMNS}
     frame = read_own_amounts(data, needed, recorded=["duration_ms"], warn=False)  # a bar is as long as its step
     table = to_arrow(frame).select(list(needed))
     require_valid(table, _COLUMNS, origin=Origin(frame.what), key=TRACE_STEPS.key)
