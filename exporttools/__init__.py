@@ -72,6 +72,7 @@ __all__ = [  # noqa: RUF022 - sorted by code points
     "get_export_bundle_store",
     "load_signing_key",
     "load_trusted_key",
+    "load_trusted_keys",
     "open_dataset",
     "percentiles",
     "plan_export",

@@ -21,12 +21,14 @@ from .analysis import top_runs as top_runs
 from .analysis import what_changed as what_changed
 from .bundle import Comparison as Comparison
 from .bundle import Finding as Finding
+from .bundle import Signer as Signer
 from .bundle import SigningKey as SigningKey
 from .bundle import TrustedKey as TrustedKey
 from .bundle import Verification as Verification
 from .bundle import compare_bundles as compare_bundles
 from .bundle import load_signing_key as load_signing_key
 from .bundle import load_trusted_key as load_trusted_key
+from .bundle import load_trusted_keys as load_trusted_keys
 from .bundle import read_bundle as read_bundle
 from .bundle import verify_bundle as verify_bundle
 from .bundle import write_bundle as write_bundle

@@ -251,9 +251,9 @@ NAMES: dict[str, Use] = {
 # These read no rows of a database: kinds of results and settings, keys, files, rooms whose names are here one by one.
 READS_NOTHING = {
     "AOS", "Column", "Comparison", "Constant", "DatasetVerification", "ExportBundle", "ExportPlan", "ExportReport", "Field",
-    "Finding", "ImportReport", "ImportedTraces", "IncidentSnapshot", "Join", "Layout", "NATIVE", "ReportOutcome", "RunSnapshot", "SigningKey", "SnapshotTable",
+    "Finding", "ImportReport", "ImportedTraces", "IncidentSnapshot", "Join", "Layout", "NATIVE", "ReportOutcome", "RunSnapshot", "Signer", "SigningKey", "SnapshotTable",
     "Source", "SourceSnapshot", "TraceStepSnapshot", "TraceStore", "TraceSummarySnapshot", "TrustedKey", "Verification",
-    "__version__", "analysis", "load_signing_key", "load_trusted_key", "plots", "read_traces", "report", "write_key_pair",
+    "__version__", "analysis", "load_signing_key", "load_trusted_key", "load_trusted_keys", "plots", "read_traces", "report", "write_key_pair",
 }  # fmt: skip
 ELSEWHERE = {
     "Dataset": "test_no_method_of_a_dataset_tells",

@@ -24,7 +24,7 @@ ROOMS = {"analysis", "plots", "report"}
 # These only come out of calls, or are a layout's parts.
 NOT_STARRED = {
     "Comparison", "Constant", "Dataset", "DatasetVerification", "ExportPlan", "ExportReport", "Field", "Finding", "ImportReport",
-    "ImportedTraces", "Join", "ReportOutcome", "SigningKey", "Source", "SourceSnapshot", "TrustedKey", "Verification",
+    "ImportedTraces", "Join", "ReportOutcome", "Signer", "SigningKey", "Source", "SourceSnapshot", "TrustedKey", "Verification",
 }  # fmt: skip
 
 

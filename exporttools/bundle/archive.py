@@ -13,6 +13,7 @@ can have 4 GiB at most.
 from __future__ import annotations
 
 import io
+import re
 import shutil
 import struct
 import unicodedata
@@ -41,6 +42,11 @@ _MOST_MEMBERS = 16
 _MOST_BASE_BYTES = 200
 _MOST_NAME_BYTES = 300
 _CHUNK_BYTES = 1 << 20
+
+# No name on Windows has one of the first line; a shell gives the others a meaning, quoted in some way or not.
+_UNSAFE = frozenset('/\\:<>"|?*' + "$&;'`!%^")
+# Windows opens a device under such a name, whatever its case and extension (Naming Files, Paths, and Namespaces).
+_RESERVED = re.compile(r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])")
 
 
 @dataclass(frozen=True, slots=True)
@@ -207,8 +213,12 @@ def _unfit(base: str) -> str | None:
     """Why a text cannot name the directory in an archive, or None."""
     # Not all of category C: a character of a later Unicode version is Cn to an older Python, which must read it too.
     unseen = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-    if base in ("", ".", "..") or any(c in "/\\:" or unicodedata.category(c) in unseen for c in base):
+    if base in ("", ".", "..") or any(c in _UNSAFE or unicodedata.category(c) in unseen for c in base):
         return one_line(repr(base))
+    if base.startswith(("-", "~")) or base != base.strip() or base.endswith("."):
+        return f"{one_line(repr(base))}, which a shell or Windows takes for something else"
+    if _RESERVED.fullmatch(base.partition(".")[0].rstrip()):
+        return f"{one_line(repr(base))}, which is a device on Windows"
     if base != unicodedata.normalize("NFC", base):
         return f"{one_line(repr(base))} which is not in Unicode normal form C"
     if len(base.encode()) > _MOST_BASE_BYTES:

@@ -25,7 +25,7 @@ from exporttools.files.findings import Finding
 from exporttools.text.inert import one_line
 
 MOST_ENTRIES = 1000
-"""How many entries of a directory are checked; a bundle has ten in all."""
+"""How many entries of a directory are checked; a bundle has eleven in all."""
 
 # os.open adds O_CLOEXEC itself (PEP 446).
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -193,6 +193,10 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
                 findings.append(Finding("too-large", relative, expected, f"{after.st_size:,} bytes"))
             else:
                 files[relative] = stack.enter_context(FileSlice(descriptor, 0, after.st_size))
+    payload = {name for name in seen if "/" in name}
+    if "bagit.txt" in files and payload and not payload & known.keys():  # all of it is somebody else's
+        found = "a BagIt bag, but not an exporttools bundle"
+        return BagFiles({}, (Finding("format", ".", "an exporttools bundle, which has data/bundle.json", found),))
     findings += [Finding("missing", name, "a file", "nothing") for name in sorted(required.keys() - seen)]
     return BagFiles(files, tuple(findings))
 

@@ -6,11 +6,13 @@ import datetime as dt
 import json
 import math
 import platform
-from collections.abc import Iterator, Mapping
+import re
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
 
+from exporttools.bundle.keys import MOST_SIGNERS
 from exporttools.errors import ConfigError
 from exporttools.files.digests import combined_digest
 from exporttools.files.findings import Finding
@@ -41,6 +43,9 @@ PART_FILES = {
 MOST_BYTES = 8 << 20
 """The most bytes of it. An id may be a megabyte; parsing eight takes a few hundred megabytes at worst."""
 
+_KEY_ID = re.compile(r"[0-9a-f]{64}")
+_TOTALS = ("steps", "errors", "tokens", "cost_cents", "duration_ms")
+
 # What follows from the rows, unlike the rest: when, from where and by which tools the bundle was made.
 _DERIVED = (
     "tenant_id", "incident_id", "run_id", "trace_id", "missing", "tables", "content_digest", "totals", "rolled_up",
@@ -48,7 +53,7 @@ _DERIVED = (
 )  # fmt: skip
 
 
-def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str, Any]:
+def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals], *, signed_by: Sequence[str] = ()) -> dict[str, Any]:
     """The content of ``bundle.json``.
 
     Parameters
@@ -57,14 +62,16 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
         Its steps are not read; `totals` stand for them.
     totals : mapping of str to RowTotals
         By part.
+    signed_by : sequence of str
+        Ids of the keys that the bundle will be signed with, in the order of the signatures.
 
     Returns
     -------
     dict
         Ids (None if no part has one), row counts, totals over the steps (tokens, US cents, milliseconds, each counted
         once; None for a sum beyond the range of a float, which JSON cannot express), what they leave out, the first and last step's start, missing parts, the
-        number of the run's traces, redacted columns, content digests, where and when it was read, and the versions of
-        the tools that wrote it.
+        number of the run's traces, redacted columns, content digests, where and when it was read, when and by which
+        versions of the tools it was written, and who signs it.
     """
     steps = totals["steps"]
     sums = {"steps": steps.rows, "errors": steps.failed, **steps.own_sums}
@@ -103,6 +110,7 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals]) -> dict[str,
             "pyarrow": pa.__version__,
             "python": platform.python_version(),
         },
+        "signed_by": list(signed_by),
     }
 
 
@@ -147,19 +155,28 @@ def parse(content: bytes) -> tuple[dict[str, Any] | None, list[Finding]]:
         found = f"{one_line(version[0])} {one_line(version[1])}"
         return None, [Finding("format", PATH, f"{FORMAT} {' or '.join(map(str, READ_VERSIONS))}", found)]
     findings = list(_check_members(description))
+    if not findings and content != to_bytes(description):
+        findings.append(Finding("malformed", PATH, "JSON as exporttools lays it out", "a different layout"))
     return (None if findings else description), findings
 
 
 def _check_members(description: dict[str, Any]) -> Iterator[Finding]:
     """Members that are unknown to this format, missing, or of the wrong type."""
     types: dict[str, tuple[str, Any]] = {
+        **dict.fromkeys(("incident_id", "run_id", "trace_id"), ("null or a text", _is_text_or_null)),
+        "missing": ("a list of parts", _is_list_of_text),
+        "totals": ("a number or null for each sum", _is_totals),
         "trace_count": ("an integer", lambda value: type(value) is int),
         "redacted": ("a list of column names", _is_list_of_text),
         "source": ("null, or a source's texts and time", lambda value: value is None or _is_source(value)),
-        "written_at": ("a time with a time zone", _is_moment),
-        "tools": ("versions by name", lambda value: isinstance(value, dict) and _is_list_of_text(list(value.values()))),
+        "written_at": ("a time in UTC, as exporttools writes it", lambda value: _is_moment(value, dt.UTC)),
+        "tools": ("versions by name, that of exporttools among them", _is_tools),
     }
-    derived = set(_DERIVED) - ({"rolled_up"} if description["format_version"] == 1 else set())
+    derived = set(_DERIVED)
+    if description["format_version"] == 1:
+        derived.remove("rolled_up")
+    else:
+        types["signed_by"] = ("a list of key ids, each once", _is_signed_by)
     for key in sorted(description.keys() - {"format", "format_version", *derived, *types}):
         yield Finding("content", PATH, "no other members", f"{one_line(key)}: {one_line(description[key])}")
     for key, (expected, holds) in types.items():
@@ -169,15 +186,45 @@ def _check_members(description: dict[str, Any]) -> Iterator[Finding]:
             yield Finding("content", PATH, f"{key}: {expected}", f"{key}: {one_line(repr(description[key]))}")
 
 
+def _is_text_or_null(value: object) -> bool:
+    return value is None or isinstance(value, str)
+
+
+def _is_totals(value: object) -> bool:
+    return (
+        isinstance(value, dict)
+        and tuple(value) == _TOTALS
+        and all(type(value[name]) is int for name in ("steps", "errors", "tokens"))
+        and all(value[name] is None or type(value[name]) is float for name in ("cost_cents", "duration_ms"))
+    )
+
+
+def _is_tools(value: object) -> bool:
+    return isinstance(value, dict) and "exporttools" in value and _is_list_of_text(list(value.values()))
+
+
+def _is_signed_by(value: object) -> bool:
+    return (
+        isinstance(value, list)
+        and len(value) <= MOST_SIGNERS
+        and all(isinstance(key_id, str) and _KEY_ID.fullmatch(key_id) for key_id in value)
+        and len(set(value)) == len(value)
+    )
+
+
 def _is_list_of_text(value: object) -> bool:
     return isinstance(value, list) and all(isinstance(item, str) for item in value)
 
 
-def _is_moment(value: object) -> bool:
+def _is_moment(value: object, zone: dt.tzinfo | None = None) -> bool:
+    """Whether a value is a time with a time zone; with `zone`, in that one and spelled as we do."""
     try:
-        return isinstance(value, str) and dt.datetime.fromisoformat(value).tzinfo is not None
+        moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else None
     except ValueError:
         return False
+    if moment is None or moment.tzinfo is None:
+        return False
+    return zone is None or (moment.tzinfo is zone and moment.isoformat() == value)
 
 
 def _is_source(value: object) -> bool:

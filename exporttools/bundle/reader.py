@@ -1,12 +1,14 @@
 """Reads and verifies a bundle in one pass, the safest checks first, and gathers everything wrong, not just the first.
 
-Entries are checked before they are opened, the signature before anything it covers is parsed, every file is hashed before
-any Parquet is parsed, and Parquet is read in batches under a byte budget. Each file is opened once, so that what was
+Entries are checked before they are opened. bundle.json says by which format's rules the rest is read, so it is parsed first,
+strictly; the signatures are checked before their statement is parsed, every file is hashed before any Parquet is parsed,
+and Parquet is read in batches under a byte budget. Each file is opened once, so that what was
 hashed is what is read.
 """
 
 from __future__ import annotations
 
+import datetime as dt
 import hashlib
 import os
 from collections.abc import Iterable, Mapping
@@ -16,7 +18,7 @@ from typing import Any
 import pyarrow as pa
 
 from exporttools.bundle import attestation, description
-from exporttools.bundle.bag import TAG_FILE_BYTES, TAG_FILES, TAG_MANIFEST, check_bag
+from exporttools.bundle.bag import GUIDE, TAG_FILE_BYTES, TAG_FILES, TAG_MANIFEST, check_bag
 from exporttools.bundle.contents import FileSlice, open_bag
 from exporttools.bundle.description import PART_FILES
 from exporttools.bundle.keys import TrustedKey, TrustedKeySource, load_trusted_key
@@ -43,11 +45,11 @@ _SNAPSHOT_TYPES: dict[str, type[Any]] = {
 }
 
 _REQUIRED = {
-    **dict.fromkeys((*TAG_FILES, TAG_MANIFEST), TAG_FILE_BYTES),
+    **dict.fromkeys((*TAG_FILES[1], TAG_MANIFEST), TAG_FILE_BYTES),
     description.PATH: description.MOST_BYTES,
     **dict.fromkeys(PART_FILES.values(), MOST_PART_BYTES),
 }
-_OPTIONAL = {attestation.FILE_NAME: attestation.MAX_BYTES}
+_OPTIONAL = {attestation.FILE_NAME: attestation.MAX_BYTES, GUIDE: TAG_FILE_BYTES}
 
 
 def read_bundle(
@@ -169,8 +171,8 @@ def _read(
         stated["content_digest"] if stated and totals and not findings else None,
         {_SNAPSHOT_TYPES[part].RECORD_TYPE.table: of.rows for part, of in totals.items()} if totals else {},
         redacted=tuple(stated["redacted"]) if stated and totals else (),
-        signed_by=envelope.named if envelope else (),
-        trusted=envelope.trusted if envelope else (),
+        signed_by=envelope.key_ids if envelope else (),
+        trusted=tuple(key.key_id for key in envelope.trusted) if envelope else (),
         signature_checked=envelope is not None and envelope.checked,
         remarks=tuple(description.remarks(stated, totals)) if stated and totals and not findings else (),
     )
@@ -189,21 +191,40 @@ def _verify_files(
     """The signature, if any, the description, if valid, and what is wrong with any file's bytes."""
     findings: list[Finding] = []
     contents = {name: files[name].read() for name in (*_OPTIONAL, *_REQUIRED) if name in files and _is_small(name)}
-    signature = None
-    if attestation.FILE_NAME in contents:
-        signature = attestation.check_signature(contents[attestation.FILE_NAME], trusted)
-        findings += signature.findings
     stated = None
     if description.PATH in contents:
         stated, more = description.parse(contents[description.PATH])
         findings += more
+    # A bundle whose description is not valid fails; what else is wrong is told by the rules of the format it looks like.
+    format_version = stated["format_version"] if stated is not None else 2 if GUIDE in files else 1
+    signature = None
+    if attestation.FILE_NAME in contents:
+        written_at = None if stated is None else dt.datetime.fromisoformat(stated["written_at"])
+        signature = attestation.check_signature(
+            contents[attestation.FILE_NAME], trusted, format_version=format_version, written_at=written_at
+        )
+        findings += signature.findings
+    payload = [*PART_FILES.values(), description.PATH]
+    tags = {*TAG_FILES[format_version]}
+    covered = {*payload, *tags, *([TAG_MANIFEST] if format_version == 1 else [])}
     digests = {name: _sha256(file, contents.get(name)) for name, file in files.items()}
     if signature is not None and signature.payload is not None:
-        others = {name: digest for name, digest in digests.items() if name != attestation.FILE_NAME}
-        findings += attestation.check_statement(signature.payload, others, stated)
-    tag_files = {name: contents[name] for name in (*TAG_FILES, TAG_MANIFEST) if name in contents}
+        found = {name: digests[name] for name in covered if name in digests}
+        findings += attestation.check_statement(
+            signature.payload, found, stated, format_version=format_version, names=covered
+        )
+    if format_version == 2:
+        signed = attestation.FILE_NAME in files
+        if stated is not None and not (signed and signature is None):
+            findings += attestation.check_signers(signature, stated["signed_by"])
+            signed = bool(stated["signed_by"])
+        tags |= {attestation.FILE_NAME} if signed else set()
+        if GUIDE not in files:
+            findings.append(Finding("missing", GUIDE, "a file", "nothing"))
+    elif GUIDE in files:
+        findings.append(Finding("unexpected", GUIDE, "no such file in a bundle of format 1", "a file"))
     sizes = {name: file.size for name, file in files.items()}
-    findings += check_bag(tag_files, digests, sizes, [*PART_FILES.values(), description.PATH])
+    findings += check_bag(contents, digests, sizes, payload=payload, tags=tags, description=stated)
     return signature, stated, findings
 
 

@@ -3,27 +3,26 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
 from exporttools.bundle import attestation, description
 from exporttools.bundle.archive import write_archive
-from exporttools.bundle.bag import write_tag_files
+from exporttools.bundle.bag import write_tag_files, write_tag_manifest
 from exporttools.bundle.description import PART_FILES, describe
-from exporttools.bundle.keys import SigningKey, SigningKeySource, load_signing_key
+from exporttools.bundle.keys import Signer, SigningKeySource, TrustedKey, load_signers
 from exporttools.bundle.parts import MOST_PART_BYTES, PartRefused, write_part
 from exporttools.errors import BundleError, BundleExists, ConfigError
 from exporttools.files.durable import new_directory, new_file, scratch_directory
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.text.inert import one_line
-from exporttools.version import __version__
 
 
 def write_bundle(
     bundle: ExportBundle,
     path: str | os.PathLike[str],
     *,
-    signing_key: SigningKeySource | None = None,
+    signing_key: SigningKeySource | Iterable[SigningKeySource] | None = None,
     archive: bool = False,
     redact: Iterable[str] | str = (),
 ) -> Path:
@@ -34,9 +33,9 @@ def write_bundle(
     bundle : ExportBundle
     path : str or path
         Must not exist; its parent directory must.
-    signing_key : path, PEM bytes, SigningKey or cryptography's Ed25519PrivateKey, optional
-        Sign the bundle with this Ed25519 key (extra ``sign``). For a key under a passphrase, use
-        :func:`load_signing_key`.
+    signing_key : one or more of path, PEM bytes, Signer or cryptography's Ed25519PrivateKey, optional
+        Sign the bundle with these Ed25519 keys (extra ``sign``). For a key under a passphrase, use
+        :func:`load_signing_key`; for one that a KMS or a token holds, write a :class:`Signer`.
     archive : bool
         Write one zip file instead of a directory. It holds the same bag, uncompressed; equal bags give equal bytes.
     redact : str or iterable of str
@@ -53,11 +52,11 @@ def write_bundle(
     BundleExists
         `path` already exists; it was left unchanged.
     ConfigError
-        The parent is not a directory, the bundle is empty, a column cannot be redacted, or the key is not valid.
+        The parent is not a directory, the bundle is empty, a column cannot be redacted, or a key is not valid.
     MissingExtra
         A key is given, and the extra ``sign`` is not installed.
     BundleError
-        The file system refused, or the bundle is too large; nothing was left behind.
+        The file system refused, a signer failed, or the bundle is too large; nothing was left behind.
 
     Notes
     -----
@@ -83,18 +82,18 @@ def write_bundle(
         raise ConfigError(f"the path {one_line(target)} contains a NUL character, which file names cannot contain")
     if not os.path.isdir(target.parent):  # unlike Path.is_dir, never an error: a name may be too long  # noqa: PTH112
         raise ConfigError(f"{one_line(target.parent)} is not a directory; create it first")
-    key = None if signing_key is None else load_signing_key(signing_key)
+    signers = {} if signing_key is None else load_signers(signing_key)
     columns = [redact] if isinstance(redact, str) else list(redact)
     if columns:
         bundle = bundle.redact(*columns)
     try:
         if archive:
             with new_file(target) as file, scratch_directory(target) as bag:
-                _fill(bag, bundle, key)
+                _fill(bag, bundle, signers)
                 write_archive(bag, file, base=target.name.removesuffix(".zip"))
         else:
             with new_directory(target) as bag:
-                _fill(bag, bundle, key)
+                _fill(bag, bundle, signers)
     except FileExistsError as error:
         raise BundleExists(
             f"{one_line(target)} already exists and was left unchanged. Remove it or choose another name"
@@ -106,7 +105,7 @@ def write_bundle(
     return target
 
 
-def _fill(bag: Path, bundle: ExportBundle, key: SigningKey | None) -> None:
+def _fill(bag: Path, bundle: ExportBundle, signers: Mapping[TrustedKey, Signer]) -> None:
     (bag / "data").mkdir()
     for part, table in bundle.tables.items():
         # The file is opened here: given a path, pyarrow removes what was there when it fails.
@@ -122,15 +121,11 @@ def _fill(bag: Path, bundle: ExportBundle, key: SigningKey | None) -> None:
                     f"the rows of the {part} take {size:,} bytes; expected at most {MOST_PART_BYTES:,}. "
                     "Nothing was left behind"
                 )
-    described = describe(bundle, bundle.row_totals)
+    described = describe(bundle, bundle.row_totals, signed_by=[key.key_id for key in signers])
     with (bag / description.PATH).open("xb") as file:
         file.write(description.to_bytes(described))
-    digests = write_tag_files(
-        bag,
-        identifier=bundle.name,
-        description=f"An AI agent's incident or run: {bundle.steps.describe()}",
-        software=f"exporttools {__version__}",
-    )
-    if key is not None:
+    digests = write_tag_files(bag, described)
+    if signers:
         with (bag / attestation.FILE_NAME).open("xb") as file:
-            file.write(attestation.attest(digests, described, key))
+            file.write(attestation.attest(digests, described, signers))
+    write_tag_manifest(bag)

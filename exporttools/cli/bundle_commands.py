@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -26,6 +27,9 @@ from exporttools.errors import ConfigError
 from exporttools.text.inert import one_line
 from exporttools.text.words import plural
 
+if TYPE_CHECKING:
+    from exporttools.bundle import SigningKey
+
 PASSPHRASE = "EXPORTTOOLS_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The environment variable that holds a signing key's passphrase."""
 
@@ -43,11 +47,11 @@ def bundle(
         ),
     ] = None,
     sign_key: Annotated[
-        Path | None,
+        list[Path] | None,
         typer.Option(
             "--sign-key",
             metavar="KEY",
-            help=f"Sign with this Ed25519 private key. Its passphrase is read from {PASSPHRASE}, or asked for.",
+            help=f"Sign with this Ed25519 private key; repeatable. Its passphrase is read from {PASSPHRASE}, or asked for.",
         ),
     ] = None,
     archive: Annotated[bool, typer.Option("--zip", help="Write a single zip file instead of a directory.")] = False,
@@ -63,17 +67,17 @@ def bundle(
 
     Writes the incident with its run, trace and steps. Given a run's id, the run without an incident.
     """
-    from exporttools.bundle import load_signing_key, write_bundle
+    from exporttools.bundle import write_bundle
 
-    key = load_signing_key(sign_key, passphrase=lambda: _passphrase(f"passphrase of {sign_key}")) if sign_key else None
+    keys = [_signing_key(path) for path in sign_key or ()]
     found = bundle_of(open_store(context, database, tenant), identifier).redact(*(redact or ()))
     target = path or Path(f"{found.file_name}.bundle{'.zip' if archive else ''}")
-    written = write_bundle(found, target, signing_key=key, archive=archive)
+    written = write_bundle(found, target, signing_key=keys or None, archive=archive)
     note(bundle_summary(found))
     if found.redacted:
         note(f"redacted: {one_line(', '.join(found.redacted))}")
     note(f"content digest sha256:{found.content_digest}")
-    if key:
+    for key in keys:
         note(f"signed by {key.key_id}")
     typer.echo(written)
 
@@ -126,7 +130,8 @@ def keygen(
     passphrase: Annotated[
         bool,
         typer.Option(
-            "--passphrase", help=f"Encrypt the private key with a passphrase, read from {PASSPHRASE} or asked for."
+            "--passphrase",
+            help=f"Encrypt the private key with a passphrase, read from {PASSPHRASE} (which alone suffices) or asked for.",
         ),
     ] = False,
 ) -> None:
@@ -136,11 +141,25 @@ def keygen(
     """
     from exporttools.bundle import write_key_pair
 
-    secret = _passphrase("passphrase for the new key", confirm=True) if passphrase else None
+    from_environment = bool(os.environ.get(PASSPHRASE))
+    secret = _passphrase("passphrase for the new key", confirm=True) if passphrase or from_environment else None
     key = write_key_pair(path, passphrase=secret)
     note(f"key id {key.key_id}")
+    if from_environment:
+        note(f"encrypted with the passphrase in {PASSPHRASE}")
     typer.echo(path)
     typer.echo(f"{path}.pub")
+
+
+def _signing_key(path: Path) -> SigningKey:
+    from exporttools.bundle import load_signing_key
+
+    with warnings.catch_warnings(record=True) as warned:
+        warnings.simplefilter("always")
+        key = load_signing_key(path, passphrase=lambda: _passphrase(f"passphrase of {path}"))
+    for warning in warned:
+        note(str(warning.message))
+    return key
 
 
 def _passphrase(prompt: str, *, confirm: bool = False) -> str:

@@ -27,6 +27,8 @@ from exporttools import (
     read_bundle,
     verify_bundle,
 )
+from exporttools.bundle import description
+from exporttools.bundle.bag import bag_info
 from tests.databases import NOON, incident, run, trace
 from tests.steps import a_step, steps_of, with_extra
 
@@ -38,7 +40,8 @@ PARTS = {
 }
 
 PAYLOAD = [f"data/{name}" for name in [*PARTS.values(), "bundle.json"]]
-TAGS = ["bag-info.txt", "bagit.txt", "manifest-sha256.txt"]
+TAGS = ["HOW-TO-VERIFY.txt", "bag-info.txt", "bagit.txt", "manifest-sha256.txt"]
+LISTED = [*TAGS, "attestation.dsse.json"]
 FILES = sorted([*PAYLOAD, *TAGS, "tagmanifest-sha256.txt"])
 DIGEST = "0" * 64
 
@@ -54,17 +57,27 @@ def a_bundle(**changes: Any) -> ExportBundle:
 
 
 def rehash(bag: Path) -> None:
-    """New manifests for whatever is there, as someone does who edits a bundle and knows BagIt."""
+    """New tag files for whatever is there, as someone writes them who edits a bundle and knows the format."""
     payload = [path for path in sorted((bag / "data").iterdir()) if path.is_file() and not path.is_symlink()]
-    info = [line for line in (bag / "bag-info.txt").read_text().split("\n") if not line.startswith("Payload-Oxum")]
-    oxum = f"Payload-Oxum: {sum(path.stat().st_size for path in payload)}.{len(payload)}"
-    (bag / "bag-info.txt").write_text("\n".join([*info[:-1], oxum, ""]))
+    sizes = {f"data/{path.name}": path.stat().st_size for path in payload}
+    described = bag / "data/bundle.json"
+    stated = description.parse(described.read_bytes())[0] if described.is_file() else None
+    if stated is not None:
+        (bag / "bag-info.txt").write_text(bag_info(stated, sizes), encoding="utf-8")
     _write_manifest(bag, "manifest-sha256.txt", payload)
     rehash_tags(bag)
 
 
 def rehash_tags(bag: Path) -> None:
-    _write_manifest(bag, "tagmanifest-sha256.txt", [bag / name for name in TAGS])
+    names = sorted(path.name for path in bag.iterdir() if path.is_file() and not path.is_symlink())
+    _write_manifest(bag, "tagmanifest-sha256.txt", [bag / name for name in names if name in LISTED])
+
+
+def unsigned(bag: Path) -> None:
+    """Take the signature off, as someone does who knows the format."""
+    (bag / "attestation.dsse.json").unlink(missing_ok=True)
+    edit(bag / "data/bundle.json", lambda described: described.update(signed_by=[]))
+    rehash(bag)
 
 
 def _write_manifest(bag: Path, name: str, paths: list[Path]) -> None:
@@ -73,10 +86,10 @@ def _write_manifest(bag: Path, name: str, paths: list[Path]) -> None:
 
 
 def edit(path: Path, change: Callable[[dict[str, Any]], object]) -> None:
-    """Change a bundle.json."""
-    description = json.loads(path.read_text())
-    change(description)
-    path.write_text(json.dumps(description))
+    """Change a bundle.json, in the layout that it has."""
+    described = json.loads(path.read_text())
+    change(described)
+    path.write_text(json.dumps(described, indent=2) + "\n")
 
 
 def found_in(bag: Path) -> list[Finding]:

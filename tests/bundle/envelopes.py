@@ -13,8 +13,15 @@ from securesystemslib.dsse import Envelope
 from securesystemslib.exceptions import VerificationError
 from securesystemslib.signer import SSlibKey
 
-from exporttools.bundle.attestation import PAYLOAD_TYPE, attest, check_signature, check_statement, pae
-from exporttools.bundle.keys import SigningKey, TrustedKey, load_signing_key
+from exporttools.bundle.attestation import (
+    PAYLOAD_TYPE,
+    attest,
+    check_signature,
+    check_signers,
+    check_statement,
+    pae,
+)
+from exporttools.bundle.keys import SigningKey, TrustedKey, load_signers, load_signing_key
 from exporttools.files.findings import Finding
 
 FILES = {"bagit.txt": b"BagIt-Version: 1.0\n", "data/run.parquet": b"PAR1", "data/bundle.json": b"{}\n"}
@@ -34,7 +41,8 @@ def a_key(number: int) -> SigningKey:
 
 KEY, SECOND, STRANGER = a_key(1), a_key(2), a_key(3)
 TRUSTED = [KEY.trusted_key, SECOND.trusted_key]
-SIGNED = attest(DIGESTS, DESCRIPTION, KEY)
+SIGNED = attest(DIGESTS, DESCRIPTION, load_signers(KEY))
+TWICE = attest(DIGESTS, DESCRIPTION, load_signers([KEY, SECOND]))
 LAYOUT = "a DSSE envelope as exporttools lays it out"
 
 
@@ -45,7 +53,6 @@ def encoded(octets: bytes) -> str:
 def signature_of(payload: bytes, key: SigningKey) -> dict[str, str]:
     return {
         "keyid": key.key_id,
-        "publicKey": encoded(key.trusted_key.der),
         "sig": encoded(key.sign(pae(PAYLOAD_TYPE, payload))),
     }
 
@@ -73,7 +80,7 @@ def findings_of(data: bytes, trusted: list[TrustedKey] = TRUSTED) -> list[Findin
     """All that is found to be wrong with an attestation of the bundle that these tests are about."""
     check = check_signature(data, trusted)
     statement = [] if check.payload is None else check_statement(check.payload, DIGESTS, DESCRIPTION)
-    return [*check.findings, *statement]
+    return [*check.findings, *statement, *check_signers(check, [KEY.key_id])]
 
 
 def sslib_key(key: SigningKey, key_id: str | None = None) -> SSlibKey:
@@ -90,4 +97,4 @@ def sslib_accepts(data: bytes, *keys: SigningKey, threshold: int = 1) -> bool:
 
 
 def statement_of(digests: dict[str, str] = DIGESTS, description: dict[str, Any] = DESCRIPTION) -> bytes:
-    return base64.b64decode(json.loads(attest(digests, description, KEY))["payload"])
+    return base64.b64decode(json.loads(attest(digests, description, load_signers(KEY)))["payload"])

@@ -82,9 +82,17 @@ def test_strangers_unpack_it(bag: Path, tmp_path: Path, base: str) -> None:
     assert (done.returncode, done.stdout, done.stderr) == (0, "Done testing\n", "")
 
 
+# Windows would open a device or drop the end; a shell would take an option, another home, a command.
+UNBEARABLE = [
+    "CON", "con", "nul", "PRN.txt", "aux.bundle", "Com1", "LPT9.x.y", "COM\u00b9", "NUL .bundle", "CONIN$", "a.", "a ", " a", "a. ",
+    "-rf", "--help", "~", "~root", *(f"a{c}b" for c in "<>:\"|?*$&;'`!%^"),
+]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "base",
     [
+        *UNBEARABLE,
         "",
         ".",
         "..",
@@ -362,6 +370,9 @@ def test_promise_17_another_zip_file_is_refused(bag: Path, tmp_path: Path, mutat
         ("..", "'..'"), ("a\\b", r"'a\\b'"), ("a:b", "'a:b'"), ("a\0b", r"'a\x00b'"), ("a\x1bb", r"'a\x1bb'"),
         ("\u202e", r"'\u202e'"), ("e\u0301", "'e\u0301' which is not in Unicode normal form C"),
         ("é" * 101, "a name of 202 bytes"),
+        ("NUL.bundle", "'NUL.bundle', which is a device on Windows"),
+        ("-rf", "'-rf', which a shell or Windows takes for something else"),
+        ("a.", "'a.', which a shell or Windows takes for something else"), ("$(id)", "'$(id)'"),
     ],
 )  # fmt: skip
 def test_promise_17_a_directory_that_not_every_system_can_have_is_refused(tmp_path: Path, base: str, said: str) -> None:
@@ -371,6 +382,25 @@ def test_promise_17_a_directory_that_not_every_system_can_have_is_refused(tmp_pa
     (tmp_path / "b.zip").write_bytes(octets.replace(f"{plain}/".encode(), f"{base}/".encode()))
     expected = f"archive: b.zip: expected a directory name that every system accepts; found {said}"
     assert opened(tmp_path / "b.zip") == ({}, [expected])
+
+
+@pytest.mark.parametrize("base", UNBEARABLE)
+def test_a_directory_that_windows_or_a_shell_cannot_bear_is_refused(tmp_path: Path, base: str) -> None:
+    plain = "y" * len(base.encode())
+    zipped(tmp_path / "b.zip", {f"{plain}/{name}": content for name, content in CONTENTS.items()})
+    octets = (tmp_path / "b.zip").read_bytes()
+    (tmp_path / "b.zip").write_bytes(octets.replace(f"{plain}/".encode(), f"{base}/".encode()))
+    files, (finding,) = opened(tmp_path / "b.zip")
+    assert files == {}
+    assert finding.startswith("archive: b.zip: expected a directory name that every system accepts; found ")
+
+
+@pytest.mark.parametrize("base", ["console", "nullify", "COM", "com10", "a-b~c", "a.b", "inc (1)", "a#1 [x]{y}=+,@"])
+def test_a_name_that_only_looks_so_is_written(bag: Path, tmp_path: Path, base: str) -> None:
+    path = packed(bag, tmp_path / "b.zip", base)
+    with zipfile.ZipFile(path) as archive:
+        assert {name.split("/")[0] for name in archive.namelist()} == {base}
+    assert opened(path) == (CONTENTS, [])
 
 
 def test_promise_03_every_changed_byte_and_every_length_is_found(bag: Path, tmp_path: Path) -> None:

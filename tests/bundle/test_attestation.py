@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 import sys
 from collections.abc import Callable
@@ -11,9 +12,8 @@ from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from securesystemslib.dsse import Envelope
-from securesystemslib.signer import CryptoSigner
 
 from exporttools.bundle.attestation import (
     FILE_NAME,
@@ -22,10 +22,11 @@ from exporttools.bundle.attestation import (
     SignatureCheck,
     attest,
     check_signature,
+    check_signers,
     check_statement,
     pae,
 )
-from exporttools.bundle.keys import TrustedKey
+from exporttools.bundle.keys import TrustedKey, load_signers, load_trusted_key
 from exporttools.files.findings import Finding
 from tests.bundle.bags import needs_openssl, shell
 from tests.bundle.envelopes import (
@@ -38,6 +39,7 @@ from tests.bundle.envelopes import (
     SIGNED,
     STRANGER,
     TRUSTED,
+    TWICE,
     changed,
     encoded,
     envelope_of,
@@ -65,7 +67,7 @@ def test_promise_06_pae_known_answers(payload_type: str, payload: bytes, expecte
 
 
 def test_the_envelopes_layout() -> None:
-    der, signature = encoded(KEY.trusted_key.der), json.loads(SIGNED)["signatures"][0]["sig"]
+    signature = json.loads(SIGNED)["signatures"][0]["sig"]
     payload = json.loads(SIGNED)["payload"]
     assert (
         SIGNED.decode()
@@ -75,14 +77,13 @@ def test_the_envelopes_layout() -> None:
   "signatures": [
     {{
       "keyid": "{KEY.key_id}",
-      "publicKey": "{der}",
       "sig": "{signature}"
     }}
   ]
 }}
 """
     )
-    assert attest(dict(reversed(DIGESTS.items())), DESCRIPTION, KEY) == SIGNED
+    assert attest(dict(reversed(DIGESTS.items())), DESCRIPTION, load_signers(KEY)) == SIGNED
 
 
 def test_the_statements_layout() -> None:
@@ -96,7 +97,7 @@ def test_the_statements_layout() -> None:
 {{"name": "data/bundle.json", "digest": {{"sha256": "{DIGESTS["data/bundle.json"]}"}}}},
 {{"name": "data/run.parquet", "digest": {{"sha256": "{DIGESTS["data/run.parquet"]}"}}}}
 ],
-"predicateType": "urn:exporttools:agent-run-bundle:v1",
+"predicateType": "urn:exporttools:agent-run-bundle:v2",
 "predicate": {{
   "rows": 1,
   "cost_cents": 0.1,
@@ -115,18 +116,18 @@ def test_the_statements_layout() -> None:
 
 
 def test_what_is_written_verifies() -> None:
-    payload = base64.b64decode(json.loads(SIGNED)["payload"])
-    trusted = check_signature(SIGNED, TRUSTED)
-    assert trusted == SignatureCheck(payload, (KEY.key_id,), (KEY.key_id,), checked=True, findings=())
-    for keys in ([], [STRANGER.trusted_key]):
-        assert check_signature(SIGNED, keys) == SignatureCheck(payload, (), (KEY.key_id,), checked=True, findings=())
+    payload, key = base64.b64decode(json.loads(SIGNED)["payload"]), KEY.public_key
+    assert check_signature(SIGNED, TRUSTED) == SignatureCheck(payload, (KEY.key_id,), (key,), checked=True)
+    for keys in ([], [STRANGER.public_key]):
+        assert check_signature(SIGNED, keys) == SignatureCheck(payload, (KEY.key_id,), checked=False)
     assert check_statement(payload, DIGESTS, DESCRIPTION) == []
     assert check_statement(payload, DIGESTS, None) == []
+    assert list(check_signers(check_signature(SIGNED, []), [KEY.key_id])) == []
 
 
 def test_a_number_that_json_does_not_know_is_not_signed() -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
-        attest(DIGESTS, {"cost_cents": float("nan")}, KEY)
+        attest(DIGESTS, {"cost_cents": float("nan")}, load_signers(KEY))
 
 
 # Without us
@@ -138,22 +139,6 @@ def test_promise_06_securesystemslib_accepts_what_is_written() -> None:
     assert not sslib_accepts(SIGNED, STRANGER)
     envelope = Envelope.from_dict(json.loads(SIGNED))
     assert (envelope.payload_type, envelope.payload) == (PAYLOAD_TYPE, check_signature(SIGNED, []).payload)
-
-
-def test_promise_06_a_second_signature_by_securesystemslib_is_accepted() -> None:
-    private = Ed25519PrivateKey.from_private_bytes(bytes([2]) * 32)
-    pem = private.private_bytes(
-        serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-    )
-    second = CryptoSigner(serialization.load_pem_private_key(pem, None))
-    envelope = Envelope.from_dict(json.loads(SIGNED))
-    envelope.sign(second)
-    sig = envelope.to_dict()["signatures"][1]["sig"]
-    added = {"keyid": SECOND.key_id, "publicKey": encoded(SECOND.trusted_key.der), "sig": sig}
-    data = changed(lambda envelope, _: envelope["signatures"].append(added))
-    found = check_signature(data, TRUSTED)
-    assert found.trusted == found.named == (KEY.key_id, SECOND.key_id)
-    assert (found.checked, findings_of(data)) == (True, [])
 
 
 @needs_openssl
@@ -169,17 +154,13 @@ def test_promise_06_openssl_sed_and_sha256sum_accept_what_is_written(tmp_path: P
         member() { sed -n "s/^ *\"$1\": \"\([^\"]*\)\",\{0,1\}\$/\1/p" attestation.dsse.json; }
         member payload | openssl base64 -d -A > statement.json
         member sig | openssl base64 -d -A > signature
-        member publicKey | openssl base64 -d -A > named.der
         { printf 'DSSEv1 28 application/vnd.in-toto+json %d ' "$(wc -c < statement.json)"; cat statement.json; } > signed
         openssl pkeyutl -verify -pubin -inkey signer.pub -rawin -in signed -sigfile signature
-        openssl pkeyutl -verify -pubin -keyform DER -inkey named.der -rawin -in signed -sigfile signature
-        sha256sum < named.der
         sed -n 's/^{"name": "\(.*\)", "digest": {"sha256": "\([0-9a-f]*\)"}},\{0,1\}$/\2  \1/p' statement.json > files
         sha256sum --strict --check files
     """
     assert shell(verify, tmp_path).splitlines() == [
-        "Signature Verified Successfully", "Signature Verified Successfully", f"{KEY.key_id}  -",
-        "bagit.txt: OK", "data/bundle.json: OK", "data/run.parquet: OK",
+        "Signature Verified Successfully", "bagit.txt: OK", "data/bundle.json: OK", "data/run.parquet: OK",
     ]  # fmt: skip
     (tmp_path / FILE_NAME).write_bytes(changed(lambda _, signature: signature.update(sig=encoded(bytes(64)))))
     with pytest.raises(AssertionError):
@@ -270,32 +251,49 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], s
         lambda _, signature: signature.update(sig=signature["sig"].replace("+", "-").replace("/", "_")),
         f"a sig that {NOT_BASE64}", False, True,
     ),
-    "no sig": (lambda _, signature: signature.pop("sig"), "a signature with the members keyid, publicKey", False, KeyError),
+    "no sig": (lambda _, signature: signature.pop("sig"), "a signature with the members keyid", False, KeyError),
     "keyid of another trusted key": (
-        lambda _, signature: signature.update(keyid=SECOND.key_id), SECOND.key_id, True, False,
+        lambda _, signature: signature.update(keyid=SECOND.key_id), "one that does not verify", False, False,
     ),
-    "keyid of no key": (lambda _, signature: signature.update(keyid="mine"), "mine", True, False),
-    "keyid that hides": (lambda _, signature: signature.update(keyid="\x1b[8m"), "", True, False),
+    "keyid of no key": (lambda _, signature: signature.update(keyid="mine"), "signatures by mine", False, False),
+    "keyid that hides": (lambda _, signature: signature.update(keyid="\x1b[8m"), "signatures by ", False, False),
     "keyid of another type": (
         lambda _, signature: signature.update(keyid=1), "a keyid that is not a string", False, False,
     ),
-    "publicKey of another key": (
-        lambda _, signature: signature.update(publicKey=encoded(SECOND.trusted_key.der)), KEY.key_id, False, True,
+    "a key beside it, as in format 1": (
+        lambda envelope, signature: envelope.update(
+            signatures=[{"keyid": KEY.key_id, "publicKey": encoded(KEY.public_key.der), "sig": signature["sig"]}]
+        ),
+        "a signature with the members keyid, publicKey, sig", False, True,
     ),
-    "publicKey of another kind": (
-        lambda _, signature: signature.update(publicKey=encoded(KEY.trusted_key.octets)),
-        "a public key that is not an Ed25519 SubjectPublicKeyInfo", False, True,
+    "a signature appended": (
+        lambda envelope, signature: envelope["signatures"].append(
+            signature_of(base64.b64decode(envelope["payload"]), STRANGER)
+        ),
+        f"signatures by {KEY.key_id}, {STRANGER.key_id}", True, True,
+    ),
+    "a signature twice": (
+        lambda envelope, signature: envelope["signatures"].append(signature), f"signatures by {KEY.key_id}, {KEY.key_id}",
+        True, ValueError,
+    ),
+    "an empty signature appended": (
+        lambda envelope, signature: envelope["signatures"].append({"keyid": "", "sig": ""}), f"signatures by {KEY.key_id}, ",
+        True, True,
+    ),
+    "another's signature": (
+        lambda envelope, signature: signature.update(signature_of(base64.b64decode(envelope["payload"]), STRANGER)),
+        f"signatures by {STRANGER.key_id}", False, False,
     ),
     "a member more": (
         lambda envelope, _: envelope.update(more=1), "an envelope with the members payload, payloadType, signatures, more",
         False, True,
     ),
     "a member of a signature more": (
-        lambda _, signature: signature.update(cert="x"), "a signature with the members keyid, publicKey, sig, cert", False, True,
+        lambda _, signature: signature.update(cert="x"), "a signature with the members keyid, sig, cert", False, True,
     ),
     "members in another order": (
         lambda _, signature: signature.update(keyid=signature.pop("keyid")),
-        "a signature with the members publicKey, sig, keyid", False, True,
+        "a signature with the members sig, keyid", False, True,
     ),
 }  # fmt: skip
 
@@ -305,17 +303,16 @@ def test_promise_06_a_mutation_is_found(mutation: str) -> None:
     change, found, trusted, _ = MUTATIONS[mutation]
     data = changed(change)
     check = check_signature(data, TRUSTED)
-    assert found in [finding.found for finding in check.findings], check.findings
-    assert {(finding.code, finding.path) for finding in check.findings} <= {
+    findings = [*check.findings, *check_signers(check, [KEY.key_id])]
+    assert found in [finding.found for finding in findings], findings
+    assert {(finding.code, finding.path) for finding in findings} <= {
         ("malformed", FILE_NAME),
         ("signature", FILE_NAME),
     }
-    assert check.trusted == ((KEY.key_id,) if trusted else ())
-    unread = ([finding.expected for finding in check.findings], check.named, check.checked) == ([LAYOUT], (), False)
-    # An envelope of the right layout is read, whatever its signatures are worth.
-    assert unread == (found not in ("one that does not verify", KEY.key_id, SECOND.key_id, "mine", ""))
-    assert (check.payload is None) == unread
-    assert check_signature(data, []).findings == check.findings
+    assert check.trusted == ((KEY.public_key,) if trusted else ())
+    if check.payload is None:  # nothing of it was used
+        assert check == SignatureCheck(None, findings=check.findings)
+        assert [finding.expected for finding in findings] == [LAYOUT]
 
 
 @pytest.mark.parametrize("mutation", [name for name, case in MUTATIONS.items() if isinstance(case[3], bool)])
@@ -357,57 +354,86 @@ def test_promise_06_securesystemslib_fails_on_a_mutation(mutation: str) -> None:
 )
 def test_promise_06_what_is_no_envelope_is_found(data: bytes, found: str) -> None:
     finding = Finding("malformed", FILE_NAME, LAYOUT, found)
-    assert check_signature(data, TRUSTED) == SignatureCheck(None, (), (), checked=False, findings=(finding,))
+    assert check_signature(data, TRUSTED) == SignatureCheck(None, findings=(finding,))
 
 
-@pytest.mark.parametrize("member", ["keyid", "publicKey"])
-def test_promise_06_an_absent_keyid_or_key_is_found(member: str) -> None:
+@pytest.mark.parametrize("member", ["keyid", "sig"])
+def test_promise_06_an_absent_member_is_found(member: str) -> None:
     data = changed(lambda _, signature: signature.pop(member))
-    others = ", ".join(name for name in ("keyid", "publicKey", "sig") if name != member)
+    others = ", ".join(name for name in ("keyid", "sig") if name != member)
     finding = Finding("malformed", FILE_NAME, LAYOUT, f"a signature with the members {others}")
-    assert check_signature(data, TRUSTED) == SignatureCheck(None, (), (), checked=False, findings=(finding,))
-
-
-def test_promise_06_others_need_the_keyid_and_not_the_key() -> None:
-    assert sslib_accepts(changed(lambda _, signature: signature.pop("publicKey")), KEY)
-    with pytest.raises(KeyError, match="keyid"):
-        sslib_accepts(changed(lambda _, signature: signature.pop("keyid")), KEY)
+    assert check_signature(data, TRUSTED) == SignatureCheck(None, findings=(finding,))
 
 
 def test_promise_06_a_wrong_key_is_not_trusted() -> None:
-    forged = attest(DIGESTS, DESCRIPTION, STRANGER)
+    forged = attest(DIGESTS, DESCRIPTION, load_signers(STRANGER))
     found = check_signature(forged, TRUSTED)
-    assert (found.trusted, found.named, found.checked, found.findings) == ((), (STRANGER.key_id,), True, ())
-    # Nor in another's name, whatever key is beside it.
-    for key in (KEY, STRANGER):
-        envelope = json.loads(forged)
-        envelope["signatures"][0] |= {"keyid": KEY.key_id, "publicKey": encoded(key.trusted_key.der)}
-        found = check_signature(laid_out(envelope), TRUSTED)
-        assert (found.trusted, found.named) == ((), (key.key_id,))
-        assert [finding.code for finding in found.findings] == ["signature"]
+    assert (found.trusted, found.key_ids, found.checked, found.findings) == ((), (STRANGER.key_id,), False, ())
+    # Nor in another's name.
+    envelope = json.loads(forged)
+    envelope["signatures"][0]["keyid"] = KEY.key_id
+    found = check_signature(laid_out(envelope), TRUSTED)
+    assert (found.trusted, found.key_ids) == ((), (KEY.key_id,))
+    expected = Finding("signature", FILE_NAME, f"a signature by the key {KEY.key_id}", "one that does not verify")
+    assert found.findings == (expected,)
 
 
 def test_promise_06_two_signatures() -> None:
-    payload = base64.b64decode(json.loads(SIGNED)["payload"])
-    both = laid_out(envelope_of(payload, KEY, SECOND))
-    ids = (KEY.key_id, SECOND.key_id)
+    payload = base64.b64decode(json.loads(TWICE)["payload"])
+    ids, keys = (KEY.key_id, SECOND.key_id), (KEY.public_key, SECOND.public_key)
     for trusted, accepted in (
-        (TRUSTED, ids), (TRUSTED[::-1], ids), (TRUSTED[:1], ids[:1]), (TRUSTED[1:], ids[1:]), ([], ()),
-        (TRUSTED * 2, ids),
+        (TRUSTED, keys), (TRUSTED[::-1], keys), (TRUSTED[:1], keys[:1]), (TRUSTED[1:], keys[1:]), ([], ()),
+        (TRUSTED * 2, keys),
     ):  # fmt: skip
-        check = check_signature(both, trusted)
-        assert check == SignatureCheck(payload, accepted, ids, checked=True, findings=())
-    assert sslib_accepts(both, KEY, SECOND, threshold=2)
+        check = check_signature(TWICE, trusted)
+        assert check == SignatureCheck(payload, ids, accepted, checked=len(accepted) == 2)
+    assert sslib_accepts(TWICE, KEY, SECOND, threshold=2)
     # One that does not verify is found although the other does.
-    envelope = json.loads(both)
+    envelope = json.loads(TWICE)
     envelope["signatures"][1]["sig"] = envelope["signatures"][0]["sig"]
-    found = check_signature(laid_out(envelope), TRUSTED[:1])
+    found = check_signature(laid_out(envelope), TRUSTED)
     expected = Finding("signature", FILE_NAME, f"a signature by the key {SECOND.key_id}", "one that does not verify")
-    assert (found.trusted, found.findings) == ((KEY.key_id,), (expected,))
+    assert (found.trusted, found.findings) == ((KEY.public_key,), (expected,))
     # A key that signed twice is one key.
     twice = check_signature(laid_out(envelope_of(payload, KEY, KEY)), TRUSTED)
-    assert (twice.trusted, twice.named) == ((KEY.key_id,), (KEY.key_id,))
-    assert check_signature(laid_out(envelope_of(payload, *[KEY] * 16)), TRUSTED).findings == ()
+    assert (twice.trusted, twice.key_ids) == ((KEY.public_key,), (KEY.key_id, KEY.key_id))
+
+
+@pytest.mark.parametrize(
+    "change", [lambda ids: ids[::-1], lambda ids: ids[:1], lambda ids: ids[1:], lambda ids: [*ids, "0" * 64]]
+)
+def test_promise_06_other_signers_than_the_description_names(change: Callable[[list[str]], list[str]]) -> None:
+    check = check_signature(TWICE, TRUSTED)
+    signed_by = change([KEY.key_id, SECOND.key_id])
+    (finding,) = check_signers(check, signed_by)
+    assert finding == Finding(
+        "signature",
+        FILE_NAME,
+        f"signatures by {', '.join(signed_by)}, in this order (bundle.json)",
+        f"signatures by {KEY.key_id}, {SECOND.key_id}",
+    )
+
+
+def test_promise_06_an_attestation_that_should_not_be_there_or_should() -> None:
+    assert list(check_signers(None, [])) == []
+    (finding,) = check_signers(None, [KEY.key_id])
+    assert str(finding) == f"missing: {FILE_NAME}: expected signatures by {KEY.key_id} (bundle.json); found nothing"
+    (finding,) = check_signers(check_signature(SIGNED, []), [])
+    assert (
+        str(finding) == f"unexpected: {FILE_NAME}: expected no attestation: bundle.json names no signer; found a file"
+    )
+
+
+def test_a_key_does_not_count_outside_of_its_period() -> None:
+    noon = dt.datetime(2026, 10, 5, 12, tzinfo=dt.UTC)
+    for before, after, counts in (
+        (None, None, True), (noon, None, True), (None, noon, True), (noon, noon, True),
+        (noon + dt.timedelta(microseconds=1), None, False), (None, noon - dt.timedelta(microseconds=1), False),
+    ):  # fmt: skip
+        key = TrustedKey(KEY.public_key.octets, "Jane", before, after)
+        check = check_signature(SIGNED, [key], written_at=noon)
+        assert (check.trusted, check.lapsed, check.findings) == (((key,), (), ()) if counts else ((), (key,), ()))
+        assert check.checked
 
 
 # Every byte
@@ -418,32 +444,77 @@ def test_promise_06_truncated_at_every_length() -> None:
         assert findings_of(SIGNED[:length]), length
 
 
-@pytest.mark.parametrize("trusted", [TRUSTED, []], ids=["trusted", "no key"])
-def test_promise_03_every_changed_byte_is_found(trusted: list[TrustedKey]) -> None:
-    data = attest({"data/a": DIGESTS["bagit.txt"]}, {"n": 1.5}, KEY)
+def test_promise_03_every_changed_byte_is_found_by_a_trusted_key() -> None:
+    """Without one, the tag manifest finds it: test_promises.py."""
+    described = {"n": 1.5, "signed_by": [KEY.key_id]}
+    data = attest({"data/a": DIGESTS["bagit.txt"]}, described, load_signers(KEY))
     for i, octet in enumerate(data):
         others = {octet ^ 1 << bit for bit in range(8)} | set(b'\n "') - {octet}
         for other in others:
-            mutated = data[:i] + bytes([other]) + data[i + 1 :]
-            check = check_signature(mutated, trusted)
-            assert check.findings, (i, bytes([octet]), bytes([other]))
+            check = check_signature(data[:i] + bytes([other]) + data[i + 1 :], TRUSTED)
+            assert [*check.findings, *check_signers(check, [KEY.key_id])], (i, bytes([octet]), bytes([other]))
 
 
-def test_promise_03_without_cryptography_all_but_the_signature(monkeypatch: pytest.MonkeyPatch) -> None:
+# Format 1
+
+
+FORMAT_1 = (Path(__file__).parents[1] / "golden/format-1/signed.bundle/attestation.dsse.json").read_bytes()
+GOLDEN_KEY = load_trusted_key(Path(__file__).parents[1] / "golden/TEST-ONLY.key.pub")
+
+
+def changed_1(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> bytes:
+    envelope = json.loads(FORMAT_1)
+    change(envelope, envelope["signatures"][0])
+    return laid_out(envelope)
+
+
+def test_promise_19_format_1_names_its_key_and_is_checked_with_it() -> None:
+    payload = base64.b64decode(json.loads(FORMAT_1)["payload"])
+    for trusted in ((GOLDEN_KEY,), ()):
+        expected = SignatureCheck(payload, (GOLDEN_KEY.key_id,), trusted, checked=True)
+        assert check_signature(FORMAT_1, trusted, format_version=1) == expected
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        (lambda _, signature: signature.update(publicKey=encoded(SECOND.public_key.der)), GOLDEN_KEY.key_id),
+        (lambda _, signature: signature.update(keyid=SECOND.key_id), SECOND.key_id),
+        (lambda _, signature: signature.update(publicKey=encoded(bytes(44))), "a public key that is not an Ed25519 SubjectPublicKeyInfo"),
+        (lambda _, signature: signature.update(sig=encoded(bytes(64))), "one that does not verify"),
+        (lambda envelope, signature: envelope["signatures"].append(signature), "2 signatures instead of 1"),
+        (lambda _, signature: signature.pop("publicKey"), "a signature with the members keyid, sig"),
+    ],
+)  # fmt: skip
+def test_promise_06_another_envelope_of_format_1_is_found(change: Callable[..., object], found: str) -> None:
+    for trusted in ([GOLDEN_KEY], []):
+        check = check_signature(changed_1(change), trusted, format_version=1)
+        assert found in [finding.found for finding in check.findings]
+
+
+def test_promise_06_an_envelope_of_the_other_format() -> None:
+    for data, version, found in ((SIGNED, 1, "keyid, sig"), (FORMAT_1, 2, "keyid, publicKey, sig")):
+        finding = Finding("malformed", FILE_NAME, LAYOUT, f"a signature with the members {found}")
+        assert check_signature(data, TRUSTED, format_version=version).findings == (finding,)
+    payload = base64.b64decode(json.loads(SIGNED)["payload"])
+    (finding,) = check_statement(payload, DIGESTS, DESCRIPTION, format_version=1)
+    assert str(finding) == (
+        f"format: {FILE_NAME}: expected predicateType urn:exporttools:agent-run-bundle:v1; "
+        "found predicateType urn:exporttools:agent-run-bundle:v2"
+    )
+
+
+def test_promise_03_every_changed_byte_of_format_1_is_found_without_a_trusted_key() -> None:
+    for i, octet in enumerate(FORMAT_1):
+        mutated = FORMAT_1[:i] + bytes([octet ^ 1 << i % 8]) + FORMAT_1[i + 1 :]
+        assert check_signature(mutated, [], format_version=1).findings, i
+
+
+def test_promise_03_without_cryptography_the_signature_of_format_1_is_said_not_to_be_checked(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """The value of sig alone can change unseen, and the result says that it was not looked at."""
     monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
-    digests, description = {"data/a": DIGESTS["bagit.txt"]}, {"n": 1.5, "a": [True]}
-    data = attest(digests, description, KEY)
-    assert check_signature(data, []).checked is False
-    assert (check_signature(data, []).named, check_signature(data, []).findings) == ((KEY.key_id,), ())
-    start = data.index(b'"sig": "') + len(b'"sig": "')
-    unseen = range(start, data.index(b'"', start))
-    passed = []
-    for i, octet in enumerate(data):
-        for bit in range(8):
-            check = check_signature(data[:i] + bytes([octet ^ 1 << bit]) + data[i + 1 :], [])
-            statement = [] if check.payload is None else check_statement(check.payload, digests, description)
-            passed += [] if check.findings or statement else [(i, check.checked)]
-    assert passed
-    assert {i for i, _ in passed} <= set(unseen)
-    assert {checked for _, checked in passed} == {False}
+    data = changed_1(lambda _, signature: signature.update(sig=encoded(bytes(64))))
+    check = check_signature(data, [], format_version=1)
+    assert (check.checked, check.findings, check.trusted) == (False, (), ())

@@ -43,6 +43,7 @@ def test_what_the_description_says(written: Path) -> None:
         "last_timestamp": "2026-10-05T12:00:02+00:00",
         "source": {"dialect": "postgresql", "server_version": "18.1", "layout": "native", "snapshot_id": "7:7:",
                    "read_at": "2026-10-05T12:00:00+00:00"},
+        "signed_by": [],
     }  # fmt: skip
 
 
@@ -66,6 +67,32 @@ STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
     (_set("tenant_id", to="globex"), "content", "tenant_id: globex"),
     (_set("incident_id", to=None), "content", "incident_id: None"),
     (_set("run_id", to=["r1"]), "content", "run_id: ['r1']"),
+    (_set("incident_id", to=7), "content", "incident_id: 7"),
+    (_set("trace_id", to=True), "content", "trace_id: True"),
+    (_set("missing", to=None), "content", "missing: None"),
+    (_set("missing", to=[7]), "content", "missing: [7]"),
+    (_set("totals", to=[]), "content", "totals: []"),
+    (_set("totals", "tokens", to="303"), "content", "'tokens': '303'"),
+    (_set("totals", "tokens", to=None), "content", "'tokens': None"),
+    (_set("totals", "cost_cents", to=1), "content", "'cost_cents': 1"),
+    (_set("totals", "steps", to=True), "content", "'steps': True"),
+    (_set("totals", "more", to=1), "content", "'more': 1"),
+    (
+        lambda description: description["totals"].update(steps=description["totals"].pop("steps")),
+        "content",
+        "totals: {'errors': 0",
+    ),
+    (_set("tools", to={"python": "3"}), "content", "tools: {'python': '3'}"),
+    (_set("written_at", to="2026-10-05T12:00:00Z"), "content", "written_at: '2026-10-05T12:00:00Z'"),
+    (_set("written_at", to="2026-10-05T14:00:00+02:00"), "content", "written_at: '2026-10-05T14:00:00+02:00'"),
+    (_set("written_at", to="20261005T120000+0000"), "content", "written_at: '20261005T120000+0000'"),
+    (lambda description: description.pop("signed_by"), "content", "no signed_by"),
+    (_set("signed_by", to=None), "content", "signed_by: None"),
+    (_set("signed_by", to=DIGEST), "content", f"signed_by: '{DIGEST}'"),
+    (_set("signed_by", to=["mine"]), "content", "signed_by: ['mine']"),
+    (_set("signed_by", to=[DIGEST.replace("0", "A")]), "content", "signed_by: ['AAAA"),
+    (_set("signed_by", to=[DIGEST, DIGEST]), "content", "signed_by: ['0000"),
+    (_set("signed_by", to=[f"{number:064x}" for number in range(17)]), "content", "signed_by: ['0000"),
     (_set("trace_id", to="\ud800"), "malformed", "a lone surrogate"),
     (_set("missing", to=["run"]), "content", "missing: ['run']"),
     (_set("first_timestamp", to="2026-10-05T12:00:00Z"), "content", "first_timestamp: 2026-10-05T12:00:00Z"),
@@ -84,7 +111,7 @@ STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
     (_set("more", to=1), "content", "more: 1"),
     (_set("totals", "steps", to=3.0), "content", "'steps': 3.0"),
     (_set("format_version", to=True), "format", "exporttools-bundle True"),
-    (lambda description: description.pop("totals"), "content", "totals: None"),
+    (lambda description: description.pop("totals"), "content", "no totals"),
     (_set("source", to=[]), "content", ""),
     (_set("source", to="sqlite"), "content", ""),
     (_set("source", to={}), "content", "source: {}"),
@@ -96,7 +123,6 @@ STATEMENTS: list[tuple[Callable[[dict[str, Any]], object], str, str]] = [
     (_set("source", "read_at", to=7), "content", "'read_at': 7"),
     (_set("format", to="other"), "format", "other 2"),
     (_set("format_version", to=3), "format", "exporttools-bundle 3"),
-    (_set("format_version", to=1), "content", "rolled_up: {'steps': 0"),
     (_set("rolled_up", "steps", to=1), "content", "rolled_up: {'steps': 1"),
     (lambda description: description.pop("rolled_up"), "content", "rolled_up: None"),
     (_set("format_version", to=[[]]), "format", "exporttools-bundle [[]]"),
@@ -145,3 +171,23 @@ def test_a_description_that_is_not_utf8_is_found(bag: Path) -> None:
     rehash(bag)
     (finding,) = found_in(bag)
     assert "can't decode byte 0xff" in finding.found
+
+
+@pytest.mark.parametrize("indent", [None, 1, 4])
+def test_a_description_in_another_layout_is_found(bag: Path, indent: int | None) -> None:
+    """It is compared byte for byte with what was signed, by hand too."""
+    path = bag / "data/bundle.json"
+    path.write_text(json.dumps(json.loads(path.read_text()), indent=indent) + "\n")
+    rehash(bag)
+    assert list(map(str, found_in(bag))) == [
+        "malformed: data/bundle.json: expected JSON as exporttools lays it out; found a different layout"
+    ]
+
+
+def test_a_bundle_that_says_it_is_of_another_format_is_found(bag: Path) -> None:
+    edit(bag / "data/bundle.json", lambda described: described.update(format_version=1))
+    rehash(bag)
+    assert [(finding.code, finding.path, finding.expected) for finding in found_in(bag)] == [
+        ("content", "data/bundle.json", "no other members"),
+        ("content", "data/bundle.json", "no other members"),
+    ]

@@ -417,7 +417,7 @@ def test_promise_14_all_is_synced_before_the_rename_and_the_parent_after(tmp_pat
     [rename] = [i for i, (name, _, _) in enumerate(events) if name != "fsync"]
     synced = {inode: state for _, inode, state in events[:rename]}
     paths = [bundle, *bundle.rglob("*")]
-    assert len(paths) == (1 if bundle.is_file() else 11)
+    assert len(paths) == (1 if bundle.is_file() else 12)
     for path in paths:
         status = path.stat()
         # As it was when it was synced, too: nothing was written after.

@@ -12,7 +12,7 @@ import duckdb
 import pyarrow.parquet as pq
 import pytest
 
-from exporttools import compare_bundles, read_bundle, verify_bundle
+from exporttools import compare_bundles, load_trusted_key, read_bundle, verify_bundle
 from exporttools.files.digests import combined_digest, table_digest
 from tests.bundle.bags import edit, rehash
 from tests.golden.make import golden_bundle, nested_bundle
@@ -36,6 +36,7 @@ _BY_NAME = {
 }
 FORMATS = (1, 2)
 BUNDLES = {f"format-{number}/{name}": expected for number in FORMATS for name, expected in _BY_NAME.items()}
+BUNDLES["format-2/two-signers.bundle"] = _BY_NAME["signed.bundle"]
 
 
 def test_every_golden_bundle_is_named_here() -> None:
@@ -62,6 +63,14 @@ def test_promise_19_it_reads_as_what_was_written(number: int) -> None:
     redacted = compare_bundles(directory / "redacted.bundle", bundle)
     assert redacted.same
     assert redacted.redacted == ("runs.goal", "trace_steps.model")
+
+
+def test_both_keys_of_a_bundle_with_two_signers() -> None:
+    path, second = GOLDEN / "format-2/two-signers.bundle", GOLDEN / "TEST-ONLY-2.key.pub"
+    stated = json.loads((path / "data/bundle.json").read_text())
+    assert stated["signed_by"] == [KEY_ID, load_trusted_key(second).key_id]
+    assert len(verify_bundle(path, trusted_keys=[KEY, second]).trusted) == 2
+    assert verify_bundle(path, trusted_keys=second).authentic
 
 
 def test_a_format_keeps_its_own_rules_for_totals() -> None:
@@ -94,6 +103,7 @@ def test_usage_that_format_1_counts_twice_is_named(tmp_path: Path) -> None:
 
     def as_format_1(stated: dict[str, Any]) -> None:
         left_out = stated.pop("rolled_up")
+        del stated["signed_by"]
         stated |= {
             "format_version": 1,
             "totals": {name: total + left_out.get(name, 0) for name, total in stated["totals"].items()},
@@ -101,7 +111,8 @@ def test_usage_that_format_1_counts_twice_is_named(tmp_path: Path) -> None:
         stated["totals"] |= {"steps": 4, "errors": 1}
 
     forged = shutil.copytree(GOLDEN / "format-2/nested.bundle", tmp_path / "forged")
-    (forged / "attestation.dsse.json").unlink()
+    for name in ("attestation.dsse.json", "HOW-TO-VERIFY.txt"):
+        (forged / name).unlink()
     edit(forged / "data/bundle.json", as_format_1)
     rehash(forged)
     found = verify_bundle(forged)

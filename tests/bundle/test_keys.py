@@ -26,8 +26,8 @@ from exporttools.errors import ConfigError, ExportToolsError, MissingExtra
 from tests.bundle.bags import needs_openssl, shell
 
 PASSPHRASE = "a long secret: Grüße"
-PRIVATE = "expected an Ed25519 private key as PKCS#8 PEM"
-PUBLIC = "expected an Ed25519 public key as PEM"
+PRIVATE = "expected an Ed25519 private key as PEM"
+PUBLIC = "expected an Ed25519 public key as PEM or in OpenSSH's format"
 MAKE_ONE = "make one with: openssl genpkey -algorithm ed25519 -out bundle.key"
 
 
@@ -41,6 +41,20 @@ def public_pem(key: Any) -> bytes:
     return bytes(key.public_key().public_bytes(serialization.Encoding.PEM, info))
 
 
+def openssh(key: Any) -> bytes:
+    return bytes(key.public_key().public_bytes(serialization.Encoding.OpenSSH, serialization.PublicFormat.OpenSSH))
+
+
+# ssh-keygen -t ed25519 -N 'a long secret' -C jane@example; TEST ONLY
+OPENSSH_ENCRYPTED = b"""-----BEGIN OPENSSH PRIVATE KEY-----
+b3BlbnNzaC1rZXktdjEAAAAACmFlczI1Ni1jdHIAAAAGYmNyeXB0AAAAGAAAABAMRR16nM
+MA0XsLYu1lnV4BAAAAEAAAAAEAAAAzAAAAC3NzaC1lZDI1NTE5AAAAIKWMliUHdO9PGh4j
+8rHWcQDoVAwQ4lLWoZ+43VKpbnXYAAAAkM1b2/6tUitxLf8taAA1Cmb+btql2NLSNc8T09
+phj5kEm31oHtzhPzvsnGGm5HlvVQsQk6P6PMyCnayh51MI+mgs/oONrDMn7s0cOxR6oMzm
+Q+n0Pt52DsqMuw+1b6X7BCUfAhfXbok/s0qusWc4A4Kq9Yoh4FovJ8b39ZJEdZXpeN0Y89
+cYf0XHE549tDz19A==
+-----END OPENSSH PRIVATE KEY-----
+"""
 ED25519 = Ed25519PrivateKey.from_private_bytes(bytes(range(32)))
 RSA = rsa.generate_private_key(65537, 2048)
 EC = ec.generate_private_key(ec.SECP256R1())
@@ -97,6 +111,12 @@ def test_der_of_anything_else(change: Callable[[bytes], bytes]) -> None:
         TrustedKey.from_der(change(load_signing_key(ED25519).trusted_key.der))
 
 
+def test_a_key_of_another_length() -> None:
+    with pytest.raises(ConfigError) as caught:
+        TrustedKey(bytes(31))
+    assert str(caught.value) == "an Ed25519 public key has 32 octets; found 31"
+
+
 def test_a_signing_key_is_never_shown_pickled_or_copied() -> None:
     key = load_signing_key(ED25519)
     assert repr(key) == str(key) == f"SigningKey(key_id='{key.key_id}')"
@@ -113,15 +133,24 @@ def test_a_signing_key_is_never_shown_pickled_or_copied() -> None:
 
 def test_every_form_of_a_key_loads(tmp_path: Path) -> None:
     key = load_signing_key(ED25519)
+    (tmp_path / "k").touch(0o600)
     (tmp_path / "k").write_bytes(private_pem(ED25519))
     (tmp_path / "k.pub").write_bytes(public_pem(ED25519))
-    for source in (tmp_path / "k", str(tmp_path / "k"), private_pem(ED25519), ED25519, key):
+    for source in (
+        tmp_path / "k",
+        str(tmp_path / "k"),
+        private_pem(ED25519),
+        private_pem(ED25519, form="OpenSSH"),
+        ED25519,
+        key,
+    ):
         assert load_signing_key(source).key_id == key.key_id
     assert load_signing_key(key) is key
     for public in (
         tmp_path / "k.pub",
         str(tmp_path / "k.pub"),
         public_pem(ED25519),
+        openssh(ED25519),
         ED25519.public_key(),
         key.trusted_key,
     ):
@@ -171,8 +200,8 @@ def _damaged(pem: bytes) -> bytes:
 
 
 SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
-    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no PEM block"),
-    "nothing": (b"", None, f"the key given: {PRIVATE}; found no PEM block"),
+    "no PEM": (b"secret", None, f"the key given: {PRIVATE}; found no key in it"),
+    "nothing": (b"", None, f"the key given: {PRIVATE}; found no key in it"),
     "no end": (private_pem(ED25519)[:60], None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged": (_damaged(private_pem(ED25519)), None, f"the key given: {PRIVATE}; the key is damaged"),
     "damaged, encrypted": (
@@ -184,9 +213,28 @@ SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
         public_pem(ED25519), None,
         f"the key given: {PRIVATE}; found PUBLIC KEY; give the file of the private key, without .pub",
     ),
-    "OpenSSH": (
-        private_pem(ED25519, form="OpenSSH"), None, f"the key given: {PRIVATE}; found OPENSSH PRIVATE KEY; {MAKE_ONE}",
+    "two keys": (
+        private_pem(ED25519) + private_pem(Ed25519PrivateKey.generate()), None,
+        f"the key given: {PRIVATE}; found 2 keys; give each its own file",
     ),
+    "a private key and its public key": (
+        private_pem(ED25519) + public_pem(ED25519), None, f"the key given: {PRIVATE}; found 2 keys; give each its own file",
+    ),
+    "OpenSSH, another kind": (
+        private_pem(RSA, form="OpenSSH"), None, f"the key given: {PRIVATE}; found one for RSA; {MAKE_ONE}",
+    ),
+    "OpenSSH, damaged": (
+        private_pem(ED25519, form="OpenSSH")[:150], None, f"the key given: {PRIVATE}; the key is damaged",
+    ),
+    "OpenSSH, public": (
+        openssh(ED25519), None,
+        f"the key given: {PRIVATE}; found OPENSSH PUBLIC KEY; give the file of the private key, without .pub",
+    ),
+    "OpenSSH, needless passphrase": (
+        private_pem(ED25519, form="OpenSSH"), PASSPHRASE,
+        "the key given: a passphrase was given for a key that is not encrypted; leave it out",
+    ),
+    "OpenSSH, no passphrase": (OPENSSH_ENCRYPTED, None, "the key given: the key is encrypted; give its passphrase"),
     "PKCS#1": (
         private_pem(RSA, form="TraditionalOpenSSL"), None, f"the key given: {PRIVATE}; found RSA PRIVATE KEY; {MAKE_ONE}",
     ),
@@ -212,11 +260,11 @@ SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
     ),
     "text": (
         private_pem(ED25519).decode(), None,
-        "expected the path of an Ed25519 private key as PKCS#8 PEM; found a key's text; give that as bytes",
+        "expected the path of an Ed25519 private key as PEM; found a key's text; give that as bytes",
     ),
     "text without its armour": (
         "\n".join(private_pem(ED25519).decode().split("\n")[1:-2]) + "\n", None,
-        "expected the path of an Ed25519 private key as PKCS#8 PEM; found a key's text; give that as bytes",
+        "expected the path of an Ed25519 private key as PEM; found a key's text; give that as bytes",
     ),
     "another type": (7, None, f"{PRIVATE}, as a path, bytes or a key; found int"),
     "another key": (RSA, None, f"{PRIVATE}, as a path, bytes or a key; found RSAPrivateKey"),
@@ -246,15 +294,27 @@ def test_what_is_not_a_signing_key(case: str) -> None:
 
 
 TRUSTED_ERRORS: dict[str, tuple[Any, str]] = {
-    "no PEM": (b"x", f"the key given: {PUBLIC}; found no PEM block"),
+    "no PEM": (b"x", f"the key given: {PUBLIC}; found no key in it"),
     "damaged": (_damaged(public_pem(ED25519)), f"the key given: {PUBLIC}; the key is damaged"),
     "too large": (b"#" * 65_537, f"the key given: {PUBLIC}; found more than 65,536 bytes"),
+    "two keys": (
+        public_pem(ED25519) + public_pem(ED25519), f"the key given: {PUBLIC}; found 2 keys; give each its own file",
+    ),
+    "a PEM and an OpenSSH key": (
+        openssh(ED25519) + b"\n" + public_pem(ED25519), f"the key given: {PUBLIC}; found 2 keys; give each its own file",
+    ),
+    "two OpenSSH keys": (
+        b"%b a\n%b b\n" % (openssh(ED25519), openssh(ED25519)),
+        f"the key given: {PUBLIC}; found 2 keys; give each its own file",
+    ),
+    "OpenSSH, another kind": (openssh(RSA), f"the key given: {PUBLIC}; found one for RSA"),
+    "OpenSSH, damaged": (openssh(ED25519)[:-8], f"the key given: {PUBLIC}; the key is damaged"),
     "certificate": (
         b"-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n", f"the key given: {PUBLIC}; found CERTIFICATE",
     ),
     "text": (
         public_pem(ED25519).decode(),
-        "expected the path of an Ed25519 public key as PEM; found a key's text; give that as bytes",
+        "expected the path of an Ed25519 public key as PEM or in OpenSSH's format; found a key's text; give that as bytes",
     ),
     "another type": (None, f"{PUBLIC}, as a path, bytes or a key; found NoneType"),
     "another key": (RSA.public_key(), f"{PUBLIC}, as a path, bytes or a key; found RSAPublicKey"),
@@ -290,7 +350,7 @@ def test_files_that_hold_no_key(load: Callable[[Any], object], kind: str, tmp_pa
     for path, expected in {
         tmp_path / "none": f"{kind}, but it cannot be read: [Errno 2] No such file or directory: '{tmp_path}/none'",
         tmp_path: f"{kind}, but it cannot be read: [Errno 21] Is a directory: '{tmp_path}'",
-        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no PEM block",
+        tmp_path / "\x1b[31mred": f"{tmp_path}/red: {kind}; found no key in it",
         tmp_path / "large": f"{tmp_path}/large: {kind}; found more than 65,536 bytes",
     }.items():
         with pytest.raises(ConfigError) as caught:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
 import random
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,7 +28,8 @@ from exporttools import (
     write_bundle,
     write_key_pair,
 )
-from tests.bundle.bags import FILES, PAYLOAD, TAGS, a_bundle, edit, rehash, rehash_tags
+from tests.bundle.bags import FILES, PAYLOAD, TAGS, a_bundle, edit, rehash, rehash_tags, unsigned
+from tests.bundle.envelopes import envelope_of, laid_out
 from tests.steps import a_step, steps_of
 
 ATTESTATION = "attestation.dsse.json"
@@ -90,7 +93,7 @@ def test_promise_05_the_four_verdicts(
     for trusted_keys in ((), [stranger.trusted_key]):
         found = verify_bundle(signed, trusted_keys=trusted_keys)
         assert (found.verdict, found.ok, found.authentic) == ("intact, signed by an untrusted key", True, False)
-        assert (found.signed_by, found.trusted, found.signature_checked) == ((key.key_id,), (), True)
+        assert (found.signed_by, found.trusted, found.signature_checked) == ((key.key_id,), (), False)
         assert f"signed by {key.key_id}, not one of your trusted keys" in str(found)
         (finding,) = verify_bundle(signed, trusted_keys=trusted_keys, require_signature=True).findings
         assert str(finding) == (
@@ -114,7 +117,7 @@ def test_promise_05_re_hashing_after_an_edit_does_not_pass(bag: Path, key: Signi
         shutil.copy(forged / name, bag / name)  # a whole other bag, under the signature of the first
     assert {path for code, path in found_in(bag, key) if code == "changed"} >= {"data/run.parquet", "data/bundle.json"}
     assert not verify_bundle(bag).ok
-    (bag / ATTESTATION).unlink()  # without it, it is whole again, and nobody's
+    unsigned(bag)  # without it, and without its name in bundle.json, it is whole again, and nobody's
     assert verify_bundle(bag).verdict == "intact, unsigned"
     assert found_in(bag, key) == [("signature", ATTESTATION)]
 
@@ -195,8 +198,62 @@ def test_promise_04_a_mutation_is_found_and_named(bag: Path, key: SigningKey, mu
     mutate, path = MATRIX[mutation]
     mutate(bag)
     assert path in {found for _, found in found_in(bag, key)}
-    verification = verify_bundle(bag)  # without a key: all but the absence of a signature is found as well
-    assert verification.ok == (mutation == "signature removed")
+    assert not verify_bundle(bag).ok  # without a key, too
+
+
+def _sign_anew(bag: Path, *keys: SigningKey) -> None:
+    """Put other signatures of the same statement into the envelope, and make the tag manifest anew."""
+    envelope = json.loads((bag / ATTESTATION).read_text())
+    payload = base64.b64decode(envelope["payload"])
+    (bag / ATTESTATION).write_bytes(laid_out(envelope_of(payload, *keys)))
+    rehash_tags(bag)
+
+
+def test_promise_06_other_signatures_than_those_that_were_made(
+    signed: Path, key: SigningKey, stranger: SigningKey, tmp_path: Path
+) -> None:
+    """Appended, removed, repeated, exchanged, in another order: found without a key, whoever makes the bag anew."""
+    twice = write_bundle(a_bundle(), tmp_path / "twice", signing_key=[key, stranger])
+    both = [key.public_key, stranger.public_key]
+    assert verify_bundle(twice, trusted_keys=both).ok
+    for number, (source, keys) in enumerate([
+        (signed, (key, stranger)), (signed, (stranger, key)), (signed, (key, key)), (signed, (stranger,)),
+        (twice, (key,)), (twice, (stranger,)), (twice, (stranger, key)), (twice, (key, stranger, key)), (twice, (key, key)),
+    ]):  # fmt: skip
+        bag = Path(shutil.copytree(source, tmp_path / str(number)))
+        _sign_anew(bag, *keys)
+        for trusted in ({}, {"trusted_keys": both}):
+            (finding,) = verify_bundle(bag, **trusted).findings
+            assert (finding.code, finding.path) == ("signature", ATTESTATION)
+            assert finding.found == f"signatures by {', '.join(signer.key_id for signer in keys)}"
+
+
+def test_promise_06_a_removed_signature_is_found_whoever_makes_the_bag_anew(bag: Path, key: SigningKey) -> None:
+    (bag / ATTESTATION).unlink()
+    rehash_tags(bag)
+    findings = {str(finding) for finding in verify_bundle(bag).findings}
+    assert f"missing: {ATTESTATION}: expected signatures by {key.key_id} (bundle.json); found nothing" in findings
+
+
+def test_promise_06_a_deleted_file_is_reported_once(bag: Path) -> None:
+    for name in ("data/trace.parquet", "bag-info.txt"):
+        content = (bag / name).read_bytes()
+        (bag / name).unlink()
+        (finding,) = verify_bundle(bag).findings
+        assert str(finding) == f"missing: {name}: expected a file; found nothing"
+        (bag / name).write_bytes(content)
+
+
+def test_promise_06_an_envelope_of_the_other_format(bag: Path, tmp_path: Path) -> None:
+    golden = Path(__file__).parents[1] / "golden/format-1/signed.bundle"
+    of_format_1 = Path(shutil.copytree(golden, tmp_path / "of-format-1"))
+    mine, theirs = (bag / ATTESTATION).read_bytes(), (golden / ATTESTATION).read_bytes()
+    for path, envelope, members in ((bag, theirs, "keyid, publicKey, sig"), (of_format_1, mine, "keyid, sig")):
+        (path / ATTESTATION).write_bytes(envelope)
+        if path == bag:
+            rehash_tags(bag)
+        (finding,) = verify_bundle(path).findings
+        assert finding.found == f"a signature with the members {members}"
 
 
 def test_promise_06_the_envelope_of_another_bundle(bag: Path, key: SigningKey, tmp_path: Path) -> None:
@@ -216,19 +273,24 @@ def test_promise_06_a_wrong_key(bag: Path, stranger: SigningKey) -> None:
 
 
 @pytest.mark.slow
-def test_promise_03_every_byte_of_what_a_signature_is_about(tmp_path: Path, key: SigningKey) -> None:
+@pytest.mark.parametrize("checked_with", ["a key", "no key", "no cryptography"])
+def test_promise_03_every_byte_of_what_a_signature_is_about(
+    tmp_path: Path, key: SigningKey, checked_with: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of the attestation too: without a key it is the tag manifest that finds it, since it must list exactly what is there."""
     path = write_bundle(ExportBundle(run=RunSnapshot("r1", "acme")), tmp_path / "tiny", signing_key=key)
-    for name in (
-        ATTESTATION,
-        "data/bundle.json",
-        *TAGS,
-    ):  # the others are hashed whole, as test_reader.py shows for every byte
+    trusted = {"trusted_keys": [key.public_key]} if checked_with == "a key" else {}
+    if checked_with == "no cryptography":
+        monkeypatch.setitem(sys.modules, "cryptography.exceptions", None)
+    # The others are hashed whole, as test_reader.py shows for every byte.
+    for name in (ATTESTATION, "data/bundle.json", *TAGS, "tagmanifest-sha256.txt"):
         good = (path / name).read_bytes()
         for i in range(len(good)):
             (path / name).write_bytes(good[:i] + bytes([good[i] ^ (1 << i % 8)]) + good[i + 1 :])
-            assert not verify_bundle(path).ok, (name, i)
+            assert not verify_bundle(path, **trusted).ok, (name, i)
         (path / name).write_bytes(good)
-    assert verify_bundle(path, trusted_keys=key.trusted_key).authentic
+    assert verify_bundle(path, **trusted).ok
+    assert verify_bundle(path, **trusted).authentic == (checked_with == "a key")
 
 
 @pytest.mark.slow
@@ -333,21 +395,19 @@ def test_a_redacted_bundle_says_so_and_verifies(form: dict[str, Any], key: Signi
 def test_a_bundle_that_hides_its_redaction_or_invents_one_fails(bag: Path) -> None:
     for redacted in (["runs.goal"], ["trace_steps.model"], ["runs.run_id"], ["nothing"], ["runs.\ud83d\ude00"]):
         edit(bag / "data/bundle.json", lambda told, redacted=redacted: told.update(redacted=redacted))  # type: ignore[misc]
-        rehash(bag)
-        (bag / ATTESTATION).unlink(missing_ok=True)
+        unsigned(bag)
         (finding,) = verify_bundle(bag).findings
         assert (finding.code, finding.path) == ("content", "data/bundle.json"), redacted
 
 
 def test_an_attestation_says_what_the_bundle_is_of(bag: Path) -> None:
-    import base64
-
     statement = json.loads(base64.b64decode(json.loads((bag / ATTESTATION).read_text())["payload"]))
     assert statement["_type"] == "https://in-toto.io/Statement/v1"
-    assert statement["predicateType"] == "urn:exporttools:agent-run-bundle:v1"
+    assert statement["predicateType"] == "urn:exporttools:agent-run-bundle:v2"
     assert statement["predicate"] == json.loads((bag / "data/bundle.json").read_text())
     digests = {subject["name"]: subject["digest"]["sha256"] for subject in statement["subject"]}
-    assert digests == {name: hashlib.sha256((bag / name).read_bytes()).hexdigest() for name in FILES}
+    covered = set(FILES) - {"tagmanifest-sha256.txt"}
+    assert digests == {name: hashlib.sha256((bag / name).read_bytes()).hexdigest() for name in covered}
 
 
 def test_steps_that_a_redaction_left_text_in_fail(bag: Path) -> None:

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from exporttools.bundle.attestation import FILE_NAME, PREDICATE_TYPE, attest, check_signature, check_statement
+from exporttools.bundle.attestation import FILE_NAME, PREDICATE_TYPES, attest, check_signature, check_statement
+from exporttools.bundle.keys import load_signers
 from exporttools.files.findings import Finding
 from tests.bundle.envelopes import DESCRIPTION, DIGESTS, KEY, TRUSTED, findings_of, statement_of
 
@@ -32,7 +33,7 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
     ),
     "another predicate type": (
         lambda told: told.update(predicateType="x" * 1000),
-        [("format", FILE_NAME, f"predicateType {PREDICATE_TYPE}", "predicateType " + "x" * 185 + "…")],
+        [("format", FILE_NAME, f"predicateType {PREDICATE_TYPES[2]}", "predicateType " + "x" * 185 + "…")],
     ),
     "a file that is not named": (
         lambda told: told["subject"].pop(0), [("malformed", FILE_NAME, "a subject for bagit.txt", "no such subject")],
@@ -134,8 +135,8 @@ def test_a_payload_that_is_not_a_statement_is_found(payload: bytes, found: str) 
 
 def test_promise_06_the_envelope_of_another_bundle() -> None:
     other = copy.deepcopy(DESCRIPTION) | {"rows": 2}
-    data = attest(DIGESTS | {"data/bundle.json": A}, other, KEY)
-    assert check_signature(data, TRUSTED).trusted == (KEY.key_id,)
+    data = attest(DIGESTS | {"data/bundle.json": A}, other, load_signers(KEY))
+    assert check_signature(data, TRUSTED).trusted == (KEY.public_key,)
     assert findings_of(data) == [
         Finding("changed", "data/bundle.json", f"sha256:{A} ({FILE_NAME})", f"sha256:{B}"),
         Finding("content", FILE_NAME, "a predicate equal to bundle.json", "a different one"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -107,6 +108,42 @@ def test_a_passphrase_comes_from_the_environment_or_is_asked_for(
     assert result.exit_code == 2
     assert f"the passphrase of {path} is needed" in result.stderr
     assert not (tmp_path / "c").exists()
+
+
+def test_a_passphrase_in_the_environment_never_makes_an_open_key(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("EXPORTTOOLS_KEY_PASSPHRASE", "correct horse")
+    path = tmp_path / "signer"
+    result = call("keygen", str(path))
+    assert (result.exit_code, result.stdout) == (0, f"{path}\n{path}.pub\n")
+    assert result.stderr.splitlines()[1:] == ["encrypted with the passphrase in EXPORTTOOLS_KEY_PASSPHRASE"]
+    assert path.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
+    monkeypatch.setenv("EXPORTTOOLS_KEY_PASSPHRASE", "")
+    assert call("keygen", str(tmp_path / "open")).exit_code == 0
+    assert (tmp_path / "open").read_text().startswith("-----BEGIN PRIVATE KEY-----\n")
+
+
+def test_several_keys_sign(url: str, tmp_path: Path, keys: Path) -> None:
+    assert call("keygen", str(tmp_path / "second")).exit_code == 0
+    signing = ("-d", url, "bundle", "i1", "-o", str(tmp_path / "b"), "--sign-key", str(keys), "--sign-key")
+    result = call(*signing, str(tmp_path / "second"))
+    assert result.exit_code == 0
+    signed_by = json.loads((tmp_path / "b/data/bundle.json").read_text())["signed_by"]
+    assert result.stderr.splitlines()[-2:] == [f"signed by {key_id}" for key_id in signed_by]
+    assert len(set(signed_by)) == 2
+    again = call(*signing[:5], str(tmp_path / "c"), *signing[6:], str(keys))
+    assert (again.exit_code, again.stdout) == (2, "")
+    assert again.stderr == f"error: the signing key {signed_by[0]} is given twice; give each key once\n"
+
+
+@pytest.mark.skipif(os.name != "posix", reason="modes are POSIX's")
+def test_a_private_key_that_others_can_read_is_noted(url: str, tmp_path: Path, keys: Path) -> None:
+    keys.chmod(0o640)
+    result = call("-d", url, "bundle", "i1", "-o", str(tmp_path / "b"), "--sign-key", str(keys))
+    assert result.exit_code == 0
+    warned = f"{keys}: others than its owner can read this private key; run: chmod 600 {keys}"
+    assert result.stderr.splitlines()[0] == warned
 
 
 def test_what_cannot_be_redacted(url: str, tmp_path: Path) -> None:

@@ -65,12 +65,14 @@ def nested_bundle() -> ExportBundle:
 
 
 def main(directory: Path) -> None:
-    key = Path(__file__).with_name("TEST-ONLY.key")
+    # By their bytes: git keeps no modes, so others can read the files, and loading those would warn.
+    key, second = (Path(__file__).with_name(name).read_bytes() for name in ("TEST-ONLY.key", "TEST-ONLY-2.key"))
     directory.mkdir()
     bundle = golden_bundle()
     write_bundle(bundle, directory / "unsigned.bundle")
     write_bundle(bundle, directory / "signed.bundle", signing_key=key)
     write_bundle(bundle, directory / "signed.bundle.zip", signing_key=key, archive=True)
+    write_bundle(bundle, directory / "two-signers.bundle", signing_key=[key, second])
     write_bundle(bundle, directory / "redacted.bundle", signing_key=key, redact=["goal", "model"])
     write_bundle(ExportBundle(run=RunSnapshot("r1", "acme")), directory / "run-alone.bundle.zip", archive=True)
     write_bundle(nested_bundle(), directory / "nested.bundle", signing_key=key)
