@@ -158,10 +158,14 @@ def test_the_readme(
     exec(_code("README.md")[1], names)
     found = names["verify_bundle"](names["path"], trusted_keys=["signer.key.pub"])
     assert (found.authentic, found.redacted) == (True, ("runs.goal",))
+    assert f"# '{found.verdict}'" in _code("README.md")[1]
     exec(_code("README.md")[2], names)
     assert names["fleet"].rows["runs"] == 300
     shown = capsys.readouterr().out
-    assert shown == "the same rows, as far as compared\n  redacted in one of them, not compared: runs.goal\n"
+    assert shown == (
+        "the same rows, as far as compared\n  redacted in one of them, not compared: runs.goal\n"
+        "  a: intact, signature not checked\n  b: intact, unsigned\n"
+    )
     exec(_code("README.md")[3], names)
     plt.close("all")
     assert names["changes"]["cause"][0].as_py() == "repeated calls"

@@ -1,7 +1,7 @@
 """Compares two bundles: whether they hold the same rows and, if not, which rows and columns differ.
 
-Works on rows in memory, matched by their keys. Whether a bundle can be believed is not checked here: files are opened only
-by :func:`exporttools.bundle.reader.read_bundle`, and no key or signature may come in here.
+Works on rows in memory, matched by their keys. Whether a bundle can be believed is not decided here: files are opened and
+demands are checked only by :mod:`exporttools.bundle.reader`, whose verdicts are passed on.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from exporttools.bundle.reader import read_bundle
+from exporttools.bundle.demands import Demands, TrustedKeySources
+from exporttools.bundle.reader import read_demanded
 from exporttools.errors import ConfigError
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.schema import RECORD_TYPES, RecordType
@@ -26,6 +27,8 @@ from exporttools.text.words import plural
 
 SHOWN_DIFFERENCES = 10
 """How many differences are written out."""
+
+IN_MEMORY = "given in memory, not verified here"
 
 _VALUE_CHARACTERS = 80
 _CHARACTERS_BEFORE = 20
@@ -64,6 +67,9 @@ class Comparison:
         differs is in both.
     redacted : tuple of str
         Columns that were not compared because one of them is redacted, such as ``runs.goal``; not a difference.
+    verdicts : tuple of (str or None)
+        What verifying a and b gave, such as ``authentic, signed by alice`` or ``intact, unsigned``; None for a bundle that
+        was given in memory. That two bundles are the same does not make either of them authentic.
     """
 
     differences: pa.Table
@@ -71,6 +77,7 @@ class Comparison:
     columns_only_in_a: tuple[str, ...] = ()
     columns_only_in_b: tuple[str, ...] = ()
     redacted: tuple[str, ...] = ()
+    verdicts: tuple[str | None, str | None] = (None, None)
 
     @property
     def same(self) -> bool:
@@ -101,6 +108,7 @@ class Comparison:
             "columns_only_in_a": list(self.columns_only_in_a),
             "columns_only_in_b": list(self.columns_only_in_b),
             "redacted": list(self.redacted),
+            "verdicts": dict(zip("ab", self.verdicts, strict=True)),
             "differences": self.differences.to_pylist(),
         }
 
@@ -120,7 +128,8 @@ class Comparison:
     def _repr_html_(self) -> str:
         headline, *summary = self._summary()
         items = "".join(f"<li>{html_text(line, _LINE_WIDTH)}</li>" for line in summary)
-        html = f"<p><b>{'✔' if self.same else '✘'} {html_text(headline)}</b></p><ul>{items}</ul>"
+        # No tick: that two files are the same proves nothing about either.
+        html = f"<p><b>{'=' if self.same else '≠'} {html_text(headline)}</b></p><ul>{items}</ul>"
         if not (shown := self._shown()):
             return html
         head = "".join(f"<th style='text-align:left'>{name}</th>" for name in ("row", "change", "column", "a", "b"))
@@ -161,6 +170,8 @@ class Comparison:
         ):
             if columns:
                 lines.append(f"{what}: {_listed(sorted(columns))}")
+        if any(self.verdicts):
+            lines += [f"{name}: {verdict or IN_MEMORY}" for name, verdict in zip("ab", self.verdicts, strict=True)]
         return lines
 
     def _counts(self) -> dict[str, dict[str, Any]]:
@@ -186,14 +197,22 @@ class Comparison:
         ]
 
 
-def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | str | os.PathLike[str]) -> Comparison:
+def compare_bundles(
+    a: ExportBundle | str | os.PathLike[str],
+    b: ExportBundle | str | os.PathLike[str],
+    *,
+    trusted_keys: TrustedKeySources = None,
+    require_trusted: bool = True,
+    threshold: int = 1,
+) -> Comparison:
     """Say whether two bundles hold the same rows and, if not, which rows and columns differ.
 
     Parameters
     ----------
     a, b : ExportBundle, str or path
-        A path is read with :func:`read_bundle`. To require a signature, call it yourself with ``trusted_keys`` and pass
-        the bundle.
+        A path is read as by :func:`read_bundle`. A bundle in memory is compared as it is.
+    trusted_keys, require_trusted, threshold
+        What you demand of each bundle that is read from a path; see :func:`verify_bundle`.
 
     Returns
     -------
@@ -203,9 +222,12 @@ def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | 
     Raises
     ------
     ConfigError
-        One of them is neither a bundle nor a path.
+        One of them is neither a bundle nor a path; a key is not valid; keys are given, and there is no path to check.
     VerificationFailed, BundleUnreadable
-        The files at a path are not what the bundle says they are, or not a bundle; see :func:`read_bundle`.
+        The files at a path are not what the bundle says they are, not signed as demanded, or not a bundle; see
+        :func:`read_bundle`.
+    MissingExtra
+        There are trusted keys, and the extra ``sign`` is not installed.
 
     Notes
     -----
@@ -228,7 +250,12 @@ def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | 
     the same rows, as far as compared
       redacted in one of them, not compared: runs.goal
     """
-    in_a, in_b = _bundle(a, "a"), _bundle(b, "b")
+    demands = Demands.of(trusted_keys, require_trusted=require_trusted, threshold=threshold)
+    if demands.trusted_keys and isinstance(a, ExportBundle) and isinstance(b, ExportBundle):
+        raise ConfigError(
+            "trusted_keys are given, but both bundles are in memory, without signatures; give a path, or no keys"
+        )
+    (in_a, verdict_a), (in_b, verdict_b) = _bundle(a, "a", demands), _bundle(b, "b", demands)
     redacted = set(in_a.redacted) ^ set(in_b.redacted)
     differences: list[pa.Table] = []
     only_in_a: list[str] = []
@@ -252,14 +279,19 @@ def compare_bundles(a: ExportBundle | str | os.PathLike[str], b: ExportBundle | 
         columns_only_in_a=tuple(sorted(only_in_a)),
         columns_only_in_b=tuple(sorted(only_in_b)),
         redacted=tuple(sorted(redacted.difference(only_in_a, only_in_b))),
+        verdicts=(verdict_a, verdict_b),
     )
 
 
-def _bundle(given: ExportBundle | str | os.PathLike[str], name: str) -> ExportBundle:
+def _bundle(
+    given: ExportBundle | str | os.PathLike[str], name: str, demands: Demands
+) -> tuple[ExportBundle, str | None]:
+    """The bundle, and its verdict if it was read here."""
     if isinstance(given, ExportBundle):
-        return given
+        return given, None
     if isinstance(given, (str, os.PathLike)):
-        return read_bundle(given)
+        bundle, verification = read_demanded(given, demands)
+        return bundle, verification.verdict
     raise ConfigError(f"{name} is of type {type(given).__name__}; expected an ExportBundle or the path of a bundle")
 
 

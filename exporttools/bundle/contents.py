@@ -22,7 +22,7 @@ from typing import Any
 from exporttools.bundle.archive import Member, read_archive
 from exporttools.errors import BundleUnreadable
 from exporttools.files.findings import Finding
-from exporttools.text.inert import one_line
+from exporttools.text.inert import quoted
 
 MOST_ENTRIES = 1000
 """How many entries of a directory are checked; a bundle has eleven in all."""
@@ -150,7 +150,7 @@ def open_bag(path: Path, *, required: Mapping[str, int], optional: Mapping[str, 
         else:
             found = "something else" if os.path.lexists(path) else "nothing"
             raise BundleUnreadable(
-                f"{one_line(path)}: expected a bundle, which is a directory or a zip file; found {found}"
+                f"{quoted(os.fspath(path))}: expected a bundle, which is a directory or a zip file; found {found}"
             )
 
 
@@ -259,7 +259,7 @@ def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str
     # A file named .zip that does not begin like one is a damaged bundle, not another kind of file.
     if archive.read(4) != b"PK\x03\x04" and path.suffix != ".zip":
         raise BundleUnreadable(
-            f"{one_line(path)}: expected a bundle, which is a directory or a zip file; found another file"
+            f"{quoted(os.fspath(path))}: expected a bundle, which is a directory or a zip file; found another file"
         )
     known = {**required, **optional}
     members, findings = read_archive(archive, path.name)

@@ -21,7 +21,6 @@ from exporttools.records.row_totals import RowTotals
 from exporttools.records.snapshots import SourceSnapshot
 from exporttools.text.inert import one_line
 from exporttools.text.strict_json import parse_object, same
-from exporttools.text.words import amount_text, plural
 from exporttools.version import __version__
 
 FORMAT = "exporttools-bundle"
@@ -99,8 +98,8 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals], *, signed_by
             for part, table in bundle.tables.items()
         },
         "content_digest": combined_digest(of.content_digest for of in totals.values()),
-        "totals": _finite(sums),
-        "rolled_up": _finite(steps.rolled_up),
+        "totals": finite(sums),
+        "rolled_up": finite(steps.rolled_up),
         "first_timestamp": steps.time_range and steps.time_range[0].isoformat(),
         "last_timestamp": steps.time_range and steps.time_range[1].isoformat(),
         "source": bundle.source and _source_to_json(bundle.source),
@@ -114,7 +113,8 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals], *, signed_by
     }
 
 
-def _finite(sums: Mapping[str, int | float]) -> dict[str, int | float | None]:
+def finite(sums: Mapping[str, int | float]) -> dict[str, int | float | None]:
+    """Sums with None for one that a float cannot hold, which JSON cannot express."""
     return {name: None if math.isinf(total) else total for name, total in sums.items()}
 
 
@@ -220,7 +220,9 @@ def _is_moment(value: object, zone: dt.tzinfo | None = None) -> bool:
     """Whether a value is a time with a time zone; with `zone`, in that one and spelled as we do."""
     try:
         moment = dt.datetime.fromisoformat(value) if isinstance(value, str) else None
-    except ValueError:
+        if moment is not None and moment.tzinfo is not None:
+            moment.astimezone(dt.UTC)  # in UTC it is a time too
+    except (ValueError, OverflowError):
         return False
     if moment is None or moment.tzinfo is None:
         return False
@@ -244,16 +246,6 @@ def source_from_json(value: dict[str, Any] | None) -> SourceSnapshot | None:
     return SourceSnapshot(**{**value, "read_at": dt.datetime.fromisoformat(value["read_at"])})
 
 
-def remarks(stated: dict[str, Any], totals: Mapping[str, RowTotals]) -> Iterator[str]:
-    """Yield what a reader of a true description should know: by the rules of format 1, its totals may count twice."""
-    left_out = totals["steps"].rolled_up
-    if stated["format_version"] == 1 and left_out["steps"]:
-        yield (
-            f"format 1: the totals in {PATH} count {amount_text(left_out['cost_cents'], 'US cents')} and "
-            f"{plural(int(left_out['tokens']), 'token')} twice, which steps repeat of their parts"
-        )
-
-
 def check_statements(
     stated: dict[str, Any], bundle: ExportBundle, totals: Mapping[str, RowTotals]
 ) -> Iterator[Finding]:
@@ -269,7 +261,7 @@ def check_statements(
     actual = describe(bundle, totals)
     if stated["format_version"] == 1:
         steps = totals["steps"]
-        actual["totals"] = _finite({"steps": steps.rows, "errors": steps.failed_in_format_1, **steps.sums})
+        actual["totals"] = finite({"steps": steps.rows, "errors": steps.failed_in_format_1, **steps.sums})
         del actual["rolled_up"]
     for key in _DERIVED:
         if key not in actual:

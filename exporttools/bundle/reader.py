@@ -11,7 +11,8 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -20,9 +21,11 @@ import pyarrow as pa
 from exporttools.bundle import attestation, description
 from exporttools.bundle.bag import GUIDE, TAG_FILE_BYTES, TAG_FILES, TAG_MANIFEST, check_bag
 from exporttools.bundle.contents import FileSlice, open_bag
+from exporttools.bundle.demands import Demands, TrustedKeySources
 from exporttools.bundle.description import PART_FILES
-from exporttools.bundle.keys import TrustedKey, TrustedKeySource, load_trusted_key
+from exporttools.bundle.keys import TrustedKey
 from exporttools.bundle.parts import MOST_PART_BYTES, PartRefused, read_part
+from exporttools.bundle.remarks import StepNumbers, remarks
 from exporttools.bundle.verification import Verification
 from exporttools.errors import BundleUnreadable, ConfigError, ExportToolsError, VerificationFailed
 from exporttools.files.findings import Finding
@@ -35,7 +38,8 @@ from exporttools.records.snapshots import (
     TraceStepSnapshot,
     TraceSummarySnapshot,
 )
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, quoted
+from exporttools.times import parse_utc
 
 _SNAPSHOT_TYPES: dict[str, type[Any]] = {
     "incident": IncidentSnapshot,
@@ -55,15 +59,18 @@ _OPTIONAL = {attestation.FILE_NAME: attestation.MAX_BYTES, GUIDE: TAG_FILE_BYTES
 def read_bundle(
     path: str | os.PathLike[str],
     *,
-    trusted_keys: Iterable[TrustedKeySource] | TrustedKeySource = (),
-    require_signature: bool = False,
+    trusted_keys: TrustedKeySources = None,
+    require_trusted: bool = True,
+    threshold: int = 1,
+    incident_id: str | None = None,
+    run_id: str | None = None,
     max_bytes: int | None = None,
 ) -> ExportBundle:
     """Read a bundle that verifies.
 
     Parameters
     ----------
-    path, trusted_keys, require_signature, max_bytes
+    path, trusted_keys, require_trusted, threshold, incident_id, run_id, max_bytes
         See :func:`verify_bundle`.
 
     Returns
@@ -74,38 +81,69 @@ def read_bundle(
     Raises
     ------
     VerificationFailed
-        The files are not what the bundle says they are, or not signed as required; see its ``findings``.
+        The files are not what the bundle says they are, or a demand is not met; see its ``findings``.
     BundleUnreadable, ConfigError, MissingExtra
         As :func:`verify_bundle` does.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from exporttools import ExportBundle, RunSnapshot, read_bundle, write_bundle
+    >>> bundle = ExportBundle(run=RunSnapshot(run_id="r1", tenant_id="acme"))
+    >>> with tempfile.TemporaryDirectory() as directory:
+    ...     read_bundle(write_bundle(bundle, f"{directory}/r1"), run_id="r1") == bundle
+    True
     """
-    verification, bundle = _read(path, trusted_keys, require_signature, max_bytes, keep=True)
+    demands = Demands.of(
+        trusted_keys, require_trusted=require_trusted, threshold=threshold, incident_id=incident_id, run_id=run_id
+    )
+    return read_demanded(path, demands, max_bytes=max_bytes)[0]
+
+
+def read_demanded(
+    path: str | os.PathLike[str], demands: Demands, *, max_bytes: int | None = None
+) -> tuple[ExportBundle, Verification]:
+    """Read a bundle that verifies and meets all demands, with its verification.
+
+    Raises
+    ------
+    VerificationFailed, BundleUnreadable
+        As :func:`read_bundle` does.
+    """
+    verification, bundle = _read(path, demands, max_bytes, keep=True)
     if bundle is None or not verification.ok:
         findings = "; ".join(map(str, verification.findings[:3]))
-        more = f" and {len(verification.findings) - 3} more" if len(verification.findings) > 3 else ""
-        raise VerificationFailed(
-            f"{one_line(verification.path)} does not verify: {findings}{more}", verification.findings
-        )
-    return bundle
+        more = f" and {len(verification.findings) - 3:,} more" if len(verification.findings) > 3 else ""
+        raise VerificationFailed(f"{quoted(os.fspath(path))} does not verify: {findings}{more}", verification.findings)
+    return bundle, verification
 
 
 def verify_bundle(
     path: str | os.PathLike[str],
     *,
-    trusted_keys: Iterable[TrustedKeySource] | TrustedKeySource = (),
-    require_signature: bool = False,
+    trusted_keys: TrustedKeySources = None,
+    require_trusted: bool = True,
+    threshold: int = 1,
+    incident_id: str | None = None,
+    run_id: str | None = None,
     max_bytes: int | None = None,
 ) -> Verification:
-    """Check a bundle's files against its manifests and signature, and its rows against what it says of them.
+    """Check a bundle's files against its manifests and signature, its rows against what it says of them, and your demands.
 
     Parameters
     ----------
     path : str or path
         A bundle, as a directory or a zip file. It is only read; nothing is unpacked to disk.
-    trusted_keys : one or more of path, PEM bytes, TrustedKey or cryptography's Ed25519PublicKey
-        The public keys that you trust. Trust comes from nowhere else: the key that a bundle carries proves nothing
-        about who signed it.
-    require_signature : bool
-        Whether a bundle fails unless one of `trusted_keys` signed it.
+    trusted_keys : one or more of path, PEM bytes, TrustedKey or cryptography's Ed25519PublicKey, optional
+        The public keys that you trust; the path of a directory stands for every key in it. Naming keys is a demand:
+        the bundle is authentic by `threshold` of them, or it fails. Trust comes from nowhere else. A key that is given
+        twice counts once; one that was not valid when the bundle says it was written does not count.
+    require_trusted : bool
+        False: a bundle that the keys have not signed does not fail for that, and its verdict says so.
+    threshold : int
+        How many of the keys must have signed.
+    incident_id, run_id : str, optional
+        The incident and the run that the bundle must be about. A file's name says nothing about what is in it.
     max_bytes : int, optional
         The most bytes that one Parquet file may unpack to. By default 256 MiB or 200 times its size, whichever is more:
         a file that is small to send and huge to read is an attack, not a trace.
@@ -113,14 +151,15 @@ def verify_bundle(
     Returns
     -------
     Verification
-        Everything found to be wrong; true if nothing was.
+        What was verified, and everything found to be wrong; true if nothing was.
 
     Raises
     ------
     BundleUnreadable
         The path is not a bundle, or the file system refused.
     ConfigError
-        A trusted key is not a valid key.
+        A trusted key is not a valid key, there are no keys in what is given as such, or fewer than `threshold`;
+        `require_trusted` or `threshold` is given without keys; an id is empty.
     MissingExtra
         There are trusted keys, and the extra ``sign`` is not installed.
 
@@ -131,58 +170,90 @@ def verify_bundle(
     Examples
     --------
     >>> import tempfile
-    >>> from exporttools import ExportBundle, RunSnapshot, verify_bundle, write_bundle
+    >>> from exporttools import ExportBundle, RunSnapshot, verify_bundle, write_bundle, write_key_pair
     >>> bundle = ExportBundle(run=RunSnapshot(run_id="r1", tenant_id="acme"))
     >>> with tempfile.TemporaryDirectory() as directory:
-    ...     verify_bundle(write_bundle(bundle, f"{directory}/r1")).verdict
-    'intact, unsigned'
+    ...     key, other = write_key_pair(f"{directory}/alice"), write_key_pair(f"{directory}/bob")
+    ...     path = write_bundle(bundle, f"{directory}/r1", signing_key=key)
+    ...     for keys in (None, f"{directory}/alice.pub", f"{directory}/bob.pub"):
+    ...         found = verify_bundle(path, trusted_keys=keys)
+    ...         print(bool(found), found.verdict)
+    True intact, signature not checked
+    True authentic, signed by alice.pub
+    False failed
     """
-    return _read(path, trusted_keys, require_signature, max_bytes, keep=False)[0]
+    demands = Demands.of(
+        trusted_keys, require_trusted=require_trusted, threshold=threshold, incident_id=incident_id, run_id=run_id
+    )
+    return verify_demanded(path, demands, max_bytes=max_bytes)
+
+
+def verify_demanded(path: str | os.PathLike[str], demands: Demands, *, max_bytes: int | None = None) -> Verification:
+    """Check a bundle as :func:`verify_bundle` does, with demands that were checked and keys that were loaded before.
+
+    Raises
+    ------
+    BundleUnreadable
+        The path is not a bundle, or the file system refused.
+    """
+    return _read(path, demands, max_bytes, keep=False)[0]
+
+
+@dataclass(frozen=True, slots=True)
+class _Rows:
+    """What was read: the parts without the steps, the whole bundle (with ``keep``), and what follows from the rows."""
+
+    head: ExportBundle
+    bundle: ExportBundle | None
+    totals: dict[str, RowTotals]
+    remarks: tuple[str, ...]
 
 
 def _read(
-    path: str | os.PathLike[str],
-    trusted_keys: Iterable[TrustedKeySource] | TrustedKeySource,
-    require_signature: bool,
-    max_bytes: int | None,
-    *,
-    keep: bool,
+    path: str | os.PathLike[str], demands: Demands, max_bytes: int | None, *, keep: bool
 ) -> tuple[Verification, ExportBundle | None]:
     """Verify; with `keep`, also return the rows."""
-    trusted = _load(trusted_keys)
     bag = Path(path)
+    rows = None
     try:
         with open_bag(bag, required=_REQUIRED, optional=_OPTIONAL) as opened:
-            findings = list(opened.findings)
-            envelope, stated, more = _verify_files(opened.files, trusted)
-            findings += more
-            if require_signature and not (envelope and envelope.trusted):
-                expected = f"a signature by a trusted key ({len(trusted)} given)"
-                found = "no signature by a trusted key" if envelope else "no signature"
-                findings.append(Finding("signature", attestation.FILE_NAME, expected, found))
-            bundle, totals = None, None
-            if stated is not None and not findings:  # a file that fails its manifest is not parsed
-                bundle, totals, findings = _read_rows(opened.files, stated, max_bytes, keep=keep)
+            signature, stated, more = _verify_files(opened.files, list(demands.trusted_keys))
+            findings = [*opened.findings, *more]
+            findings += demands.unmet(signature, stated)
+            if stated is not None and not findings:  # a bundle that fails its manifests or a demand is not parsed
+                rows, findings = _read_rows(opened.files, stated, max_bytes, keep=keep)
     except OSError as error:
-        raise BundleUnreadable(f"{one_line(bag)} cannot be read: {one_line(error)}") from error
+        raise BundleUnreadable(f"{quoted(os.fspath(bag))} cannot be read: {one_line(error)}") from error
+    if rows is None or stated is None or findings:
+        return Verification(bag, tuple(findings)), None
+    source, (first, last) = rows.head.source, rows.totals["steps"].time_range or (None, None)
     verification = Verification(
         bag,
-        tuple(findings),
-        stated["content_digest"] if stated and totals and not findings else None,
-        {_SNAPSHOT_TYPES[part].RECORD_TYPE.table: of.rows for part, of in totals.items()} if totals else {},
-        redacted=tuple(stated["redacted"]) if stated and totals else (),
-        signed_by=envelope.key_ids if envelope else (),
-        trusted=tuple(key.key_id for key in envelope.trusted) if envelope else (),
-        signature_checked=envelope is not None and envelope.checked,
-        remarks=tuple(description.remarks(stated, totals)) if stated and totals and not findings else (),
+        content_digest=stated["content_digest"],
+        format_version=stated["format_version"],
+        **{name: stated[name] for name in ("tenant_id", "incident_id", "run_id", "trace_id", "trace_count")},
+        rows={_SNAPSHOT_TYPES[part].RECORD_TYPE.table: of.rows for part, of in rows.totals.items()},
+        missing=tuple(stated["missing"]),
+        redacted=tuple(stated["redacted"]),
+        totals=_totals(stated, rows.totals["steps"]),
+        first_timestamp=first,
+        last_timestamp=last,
+        read_at=None if source is None else source.read_at.astimezone(dt.UTC),
+        written_at=parse_utc(stated["written_at"]),
+        signed=signature is not None,
+        signature_checked=signature is not None and bool(demands.trusted_keys),
+        signed_by=() if signature is None else signature.trusted,
+        threshold=demands.threshold,
+        remarks=rows.remarks,
     )
-    return verification, bundle
+    return verification, rows.bundle
 
 
-def _load(sources: Iterable[TrustedKeySource] | TrustedKeySource) -> list[TrustedKey]:
-    if isinstance(sources, Iterable) and not isinstance(sources, (str, bytes)):
-        return [load_trusted_key(source) for source in sources]
-    return [load_trusted_key(sources)]
+def _totals(stated: Mapping[str, Any], steps: RowTotals) -> dict[str, int | float | None]:
+    """The totals in which everything counts once, as :attr:`ExportBundle.totals` names them."""
+    if stated["format_version"] == 1:  # which may have counted twice
+        return {"steps": steps.rows, "failed": steps.failed, **description.finite(steps.own_sums)}
+    return {"failed" if name == "errors" else name: total for name, total in stated["totals"].items()}
 
 
 def _verify_files(
@@ -241,18 +312,19 @@ def _sha256(file: FileSlice, content: bytes | None) -> str:
 
 def _read_rows(
     files: Mapping[str, FileSlice], stated: dict[str, Any], max_bytes: int | None, *, keep: bool
-) -> tuple[ExportBundle | None, dict[str, RowTotals] | None, list[Finding]]:
-    """The bundle (with `keep`), the totals of its rows, and where they differ from the description."""
+) -> tuple[_Rows | None, list[Finding]]:
+    """What was read, and where the rows differ from the description."""
     findings: list[Finding] = []
     totals: dict[str, RowTotals] = {}
     tables: dict[str, SnapshotTable[Any]] = {}
+    numbers = StepNumbers()
     for part, name in PART_FILES.items():
         try:
-            totals[part], tables[part] = _read_table(part, files[name], max_bytes, keep=keep)
+            totals[part], tables[part] = _read_table(part, files[name], max_bytes, numbers, keep=keep)
         except (PartRefused, ExportToolsError) as error:
             findings.append(Finding("schema", name, f"the rows of a bundle's {part}", one_line(error, 400)))
     if findings:
-        return None, None, findings
+        return None, findings
     steps = tables.pop("steps")
     others = {
         **tables,
@@ -263,16 +335,19 @@ def _read_rows(
     try:
         head = ExportBundle(**others, steps=steps[:0])
     except ConfigError as error:
-        return None, None, [Finding("content", description.PATH, "parts that belong together", one_line(error, 400))]
+        return None, [Finding("content", description.PATH, "parts that belong together", one_line(error, 400))]
     if totals["steps"].rows and head.trace is None:
         found = f"{totals['steps'].rows:,} steps without a trace"
         findings.append(Finding("content", description.PATH, "parts that belong together", found))
     findings += description.check_statements(stated, head, totals)
-    return (ExportBundle(**others, steps=steps) if keep and not findings else None), totals, findings
+    if findings:
+        return None, findings
+    bundle = ExportBundle(**others, steps=steps) if keep else None
+    return _Rows(head, bundle, totals, tuple(remarks(stated, head, totals["steps"], numbers))), []
 
 
 def _read_table(
-    part: str, file: FileSlice, max_bytes: int | None, *, keep: bool
+    part: str, file: FileSlice, max_bytes: int | None, numbers: StepNumbers, *, keep: bool
 ) -> tuple[RowTotals, SnapshotTable[Any]]:
     """The totals of a part's rows, and the rows; those of the steps only with `keep`."""
     snapshot_type = _SNAPSHOT_TYPES[part]
@@ -280,6 +355,10 @@ def _read_table(
     totals, kept = RowTotals(snapshot_type.RECORD_TYPE, schema), []
     for batch in batches:
         totals.update(batch)
+        if part == "steps":
+            numbers.update(batch)
+        elif part == "trace" and batch.num_rows:
+            numbers.violation = batch["violation_step_index"][0].as_py()  # traces are read before their steps
         if keep or part != "steps":
             kept.append(batch)
         if part != "steps" and totals.rows > 1:

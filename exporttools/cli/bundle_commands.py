@@ -5,12 +5,14 @@ from __future__ import annotations
 import os
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from exporttools.cli.application import (
+    FAILED,
     NO,
     DatabaseOption,
     FormatOption,
@@ -22,13 +24,13 @@ from exporttools.cli.application import (
     note,
     open_store,
 )
-from exporttools.cli.terminal import Format
-from exporttools.errors import ConfigError
-from exporttools.text.inert import one_line
+from exporttools.cli.terminal import Format, write_lines
+from exporttools.errors import BundleError, ConfigError
+from exporttools.text.inert import one_line, quoted, shown_name
 from exporttools.text.words import plural
 
 if TYPE_CHECKING:
-    from exporttools.bundle import SigningKey
+    from exporttools.bundle import SigningKey, Verification
 
 PASSPHRASE = "EXPORTTOOLS_KEY_PASSPHRASE"  # noqa: S105 - the name of a variable
 """The environment variable that holds a signing key's passphrase."""
@@ -86,40 +88,110 @@ def bundle(
 def verify(
     paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Bundles: directories or zip files.")],
     trusted_key: Annotated[
-        list[Path] | None,
-        typer.Option(metavar="KEY.pub", help="A public key that you trust; repeatable. No other key is trusted."),
+        list[str] | None,  # not Path, which takes nothing for the working directory
+        typer.Option(
+            metavar="KEY.pub",
+            help="A public key that you trust, or a directory of them; repeatable. A bundle that none of them signed fails.",
+        ),
     ] = None,
-    require_signature: Annotated[
-        bool, typer.Option("--require-signature", help="Fail bundles that none of your trusted keys signed.")
+    threshold: Annotated[
+        int | None, typer.Option(metavar="N", help="How many of the trusted keys must have signed. Default: 1.")
+    ] = None,
+    allow_untrusted: Annotated[
+        bool,
+        typer.Option("--allow-untrusted", help="Do not fail a bundle that the trusted keys have not signed; say so."),
     ] = False,
+    incident: Annotated[
+        str | None, typer.Option(metavar="ID", help="Fail a bundle that is not about this incident, whatever its name.")
+    ] = None,
+    run: Annotated[str | None, typer.Option(metavar="ID", help="Fail a bundle that is not about this run.")] = None,
     output: FormatOption = Format.table,
 ) -> None:
     """Verify bundles: their files, their rows and their signatures.
 
-    Checks files against their digests, rows against the bundle's description, the signature against your keys.
-    Exit codes: 0, verified; 1, not verified; 2, not a bundle or not a key.
+    Checks files against their digests, rows against the bundle's description, the signature against your keys. Without
+    --trusted-key, nobody's signature is checked: "intact" says that nothing was damaged, not who wrote it.
+
+    Exit codes: 0, every bundle is intact and meets what you asked for; 1, one is not or does not; 2, one cannot be read as a
+    bundle at all, or a key or an option is not valid.
     """
-    from exporttools.bundle import verify_bundle
+    from exporttools.bundle.demands import Demands
+    from exporttools.bundle.reader import verify_demanded
     from exporttools.cli.terminal import write_json, write_rows
 
-    trusted = trusted_key or []
-    verifications = [verify_bundle(path, trusted_keys=trusted, require_signature=require_signature) for path in paths]
-    if output is Format.json:
-        write_json([verification.to_dict() for verification in verifications])
-    elif output is Format.csv:
-        rows = [{"path": str(v.path), "verdict": v.verdict, "findings": len(v.findings)} for v in verifications]
-        write_rows(rows, ["path", "verdict", "findings"], output)
-    else:
-        for verification in verifications:
-            typer.echo(verification)
-    others = sum(v.ok and not v.authentic for v in verifications)
-    if trusted and others:
-        note(
-            f"{others} of {plural(len(verifications), 'bundle')} intact, but not signed by one of your trusted keys; "
-            "--require-signature makes that a failure"
+    if trusted_key and not all(trusted_key):
+        raise ConfigError(
+            "--trusted-key is empty, perhaps from a shell variable that is not set; name a key, or leave --trusted-key out"
         )
-    if not all(verifications):
-        raise typer.Exit(NO)
+    if not trusted_key and (allow_untrusted or threshold is not None):
+        option = "--allow-untrusted" if allow_untrusted else "--threshold"
+        raise ConfigError(f"{option} is given without a key; name the keys that you trust with --trusted-key")
+    demands = Demands.of(
+        trusted_key,
+        require_trusted=not allow_untrusted,
+        threshold=1 if threshold is None else threshold,
+        incident_id=incident,
+        run_id=run,
+    )
+    results: list[Verification | Unread] = []
+    for path in paths:
+        try:
+            verification = verify_demanded(path, demands)
+        except BundleError as error:
+            results.append(Unread(path, str(error)))
+            note(f"error: {one_line(error, 2000)}")
+            continue
+        results.append(verification)
+        if output is Format.table:
+            write_lines(str(verification))
+    if output is Format.json:
+        write_json([result.to_dict() for result in results])
+    elif output is Format.csv:
+        write_rows([_csv_row(result.to_dict()) for result in results], _CSV_COLUMNS, output)
+    unread = sum(isinstance(result, Unread) for result in results)
+    failed = sum(not result for result in results) - unread
+    if len(results) > 1:
+        authentic = sum(result.authentic for result in results)
+        intact = len(results) - authentic - failed - unread
+        counts = {"authentic": authentic, "intact": intact, "failed": failed, "could not be read": unread}
+        told = ", ".join(f"{count:,} {what}" for what, count in counts.items() if count)
+        note(f"{plural(len(results), 'bundle')}: {told}")
+    if unread or failed:
+        raise typer.Exit(FAILED if unread else NO)
+
+
+@dataclass(frozen=True, slots=True)
+class Unread:
+    """A path that could not be read as a bundle, in place of its verification. False."""
+
+    path: Path
+    error: str
+    authentic: bool = False
+
+    def __bool__(self) -> bool:
+        return False
+
+    def to_dict(self) -> dict[str, Any]:
+        """What a program that reads verdicts needs to know."""
+        return {"path": str(self.path), "verdict": "unreadable", "ok": False, "authentic": False, "error": self.error}
+
+
+_CSV_COLUMNS = (
+    "verdict", "path", "ok", "authentic", "findings", "remarks", "incident_id", "run_id", "tenant_id", "steps", "failed",
+    "tokens", "cost_cents", "duration_ms", "written_at", "content_digest", "signed_by", "error",
+)  # fmt: skip
+
+
+def _csv_row(found: dict[str, Any]) -> dict[str, Any]:
+    """One line of CSV: a name that could pass for another line or cell is quoted as in the table; JSON has it exactly."""
+    counts = {name: len(found[name]) if name in found else None for name in ("findings", "remarks")}
+    signers = [shown_name(key["name"] or key["key_id"]) for key in found.get("signed_by", ())]
+    row = {**found, **found.get("totals", {}), **counts, "signed_by": ", ".join(signers)}
+    values = {name: row.get(name) for name in _CSV_COLUMNS}
+    return {
+        name: quoted(value) if isinstance(value, str) and not value.isprintable() else value
+        for name, value in values.items()
+    }
 
 
 @app.command()

@@ -11,7 +11,7 @@ import typer
 
 from exporttools.bundle import SigningKey, verify_bundle, write_bundle, write_key_pair
 from exporttools.cli.overview import write_overview
-from exporttools.cli.terminal import Format, write_heading
+from exporttools.cli.terminal import Format, write_heading, write_lines
 from exporttools.database.embedded import TENANT_VARIABLE, embedded_database
 from exporttools.database.store import ExportBundleStore
 from exporttools.errors import ConfigError, ExportToolsError, MissingExtra
@@ -46,7 +46,8 @@ def run_demo(output: Path) -> None:
     write_heading("the proof")
     key = _make_key(output / "demo.key")
     path = write_bundle(bundle, output / f"{bundle.file_name}.bundle", signing_key=key)
-    typer.echo(verify_bundle(path, trusted_keys=[key.trusted_key] if key else []))
+    # As a recipient does who was given the public key as a file.
+    write_lines(str(verify_bundle(path, trusted_keys=output / "demo.key.pub" if key else None, incident_id=worst.id)))
 
     made = ({"key": output / "demo.key"} if key else {}) | {
         "bundle": path,
@@ -91,7 +92,7 @@ def _make_key(path: Path) -> SigningKey | None:
 
 
 def _trusting(key: SigningKey | None, output: Path) -> str:
-    return f" --trusted-key {one_line(output / 'demo.key.pub')} --require-signature" if key else ""
+    return f" --trusted-key {one_line(output / 'demo.key.pub')}" if key else ""
 
 
 def _draw(bundle: ExportBundle, path: Path) -> Path:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import datetime as dt
 import json
+import re
 import sys
 from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 _SHORT_TEXT, _GAP = 10, 3
 """How short a text may be shown, and what lies between two columns, in characters."""
 _SENTENCE = 40
+_VALUE = re.compile(r" +\S+(?: \S+)*  +")  # a label and what lies between it and its value
 
 
 class Format(StrEnum):
@@ -221,6 +223,44 @@ def _has_several_words(rows: Sequence[Mapping[str, Any]], column: str, verbatim:
 
 def _longest_word(text: str) -> int:
     return max(map(len, text.split()), default=0)
+
+
+def write_lines(text: str) -> None:
+    """Write lines to standard output. On a terminal, one that is too long goes on below its value, never at the margin, where
+    a verdict stands; a pipe gets whole lines.
+    """
+    console = _console()
+    for line in text.splitlines():
+        for piece in hanging(line, console.width):
+            sys.stdout.write(f"{piece}\n")
+
+
+def hanging(line: str, width: int) -> list[str]:
+    """Return a line as lines of at most `width` cells, of which all but the first are indented.
+
+    Examples
+    --------
+    >>> hanging("  rows  1 incident, 1 run, 40 steps", 24)
+    ['  rows  1 incident, 1', '        run, 40 steps']
+    """
+    from rich.cells import cell_len, chop_cells
+
+    if cell_len(line) <= width:
+        return [line]
+    label = _VALUE.match(line)
+    indent = label.end() if label and label.end() <= width // 2 else 4
+    room = max(width - indent, 1)
+    lines, begun = [line[: label.end()] if label else ""], False
+    for word in line[len(lines[0]) :].split(" "):
+        for number, piece in enumerate(chop_cells(word, room) or [""]):  # a word that has no room on any line is cut
+            glue = " " if begun and number == 0 else ""
+            if lines[-1].strip() and cell_len(lines[-1] + glue + piece) > width:
+                lines[-1] = lines[-1].rstrip()
+                lines.append(" " * indent + piece)
+            else:
+                lines[-1] += glue + piece
+            begun = True
+    return lines
 
 
 def write_heading(text: str) -> None:

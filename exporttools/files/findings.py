@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, shown_name
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,8 +15,9 @@ class Finding:
     ----------
     code : str
         For a bundle's files: ``missing``, ``unexpected``, ``not-a-file``, ``linked``, ``too-large``, ``too-many``, ``archive``;
-        for their bytes: ``changed``, ``malformed``, ``signature``; for the rows: ``format``, ``schema``, ``content``
-        (docs/bundle-format.md explains them). For a dataset, see :class:`exporttools.dataset.DatasetVerification`.
+        for their bytes: ``changed``, ``malformed``, ``signature``; for the rows: ``format``, ``schema``, ``content``; for
+        what the caller demands: ``not-trusted``, ``not-expected`` (docs/bundle-format.md explains them). For a
+        dataset, see :class:`exporttools.dataset.DatasetVerification`.
     path : str
         The file, relative to the bundle or dataset.
     expected, found : str
@@ -28,4 +29,4 @@ class Finding:
     found: str
 
     def __str__(self) -> str:
-        return f"{self.code}: {one_line(self.path)}: expected {one_line(self.expected)}; found {one_line(self.found)}"
+        return f"{self.code}: {shown_name(self.path)}: expected {one_line(self.expected)}; found {one_line(self.found)}"

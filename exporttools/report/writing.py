@@ -221,8 +221,8 @@ def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *,
             executed = run_notebook(NOTEBOOK, Path(scratch, "executed.ipynb"), parameters, progress=progress)
         except ReportError as error:
             raise ReportError(f"no report: {error}") from error
-        verification = verify_bundle(bundle_path)
-        bundle = read_bundle(bundle_path)
+        verification = verify_bundle(bundle_path, incident_id=incident_id)
+        bundle = read_bundle(bundle_path, incident_id=incident_id)
         body = _body(executed)
     html = _rendered(
         "incident.html",
@@ -291,13 +291,15 @@ def _facts(bundle: ExportBundle, verification: Verification) -> Iterator[tuple[s
     yield "verification", verification.verdict
     for finding in verification.findings:
         yield "finding", str(finding)
+    for remark in verification.remarks:
+        yield "remark", remark
     yield "rows", ", ".join(f"{rows:,} in {table}" for table, rows in verification.rows.items())
     if bundle.missing:
         yield "missing", ", ".join(bundle.missing)
     source = bundle.source
     if source is not None:
         point = f", snapshot {source.snapshot_id}" if source.snapshot_id else ""
-        yield "read at", f"{time_text(source.read_at)} UTC{point}"
+        yield "read at", f"{time_text(source.read_at.astimezone(dt.UTC))} UTC{point}"
         yield "source", f"{source.dialect} {source.server_version}, layout {source.layout}"
     yield "made by", f"exporttools {__version__}"
 

@@ -1,12 +1,14 @@
 """Untrusted text made harmless for where it is shown. No text from a database or a bundle is trusted.
 
-One function for each place: :func:`one_line` for terminals and messages, :func:`html_text` for notebooks and pages,
-:func:`plot_text` for matplotlib, :func:`csv_text` for spreadsheets, :func:`sql_identifier` for names in SQL.
+One function for each place: :func:`one_line` for terminals and messages, :func:`quoted` and :func:`shown_name` for names
+beside a verdict, :func:`html_text` for notebooks and pages, :func:`plot_text` for matplotlib, :func:`csv_text` for
+spreadsheets, :func:`sql_identifier` for names in SQL.
 """
 
 from __future__ import annotations
 
 import html
+import json
 import re
 import unicodedata
 
@@ -15,6 +17,11 @@ import unicodedata
 _ESCAPE_SEQUENCE = re.compile(
     r"(?:\x1b\[|\x9b)[0-?]*[ -/]*[@-~]|(?:\x1b[\]PX^_]|[\x9d\x90\x98\x9e\x9f])[^\x07\x1b\x9c]*(?:\x07|\x1b\\|\x9c)|\x1b[ -/]*[0-~]"
 )
+
+
+_RIGHT_TO_LEFT = ("R", "AL")  # letters that turn the punctuation beside them around (UAX #9)
+_WORD = r"[\w.@+=#~/-]+(?::[\w.@+=#~/-]+)*"
+_PLAIN_WORDS = re.compile(f"{_WORD}(?: {_WORD})*")
 
 
 def one_line(text: object, width: int = 200) -> str:
@@ -40,6 +47,36 @@ def one_line(text: object, width: int = 200) -> str:
     if len(plain) > width or len(head) < len(raw):
         return plain[: width - 1] + "…"
     return plain
+
+
+def quoted(text: str, width: int = 5000) -> str:
+    r"""Return a name in double quotes, exactly: what cannot be printed or could reorder a line is written as ``\uXXXX``.
+
+    Unlike :func:`one_line` it loses nothing, and nothing in it can end the quotes, so that a name never reads as part of
+    what stands around it. A name of more than `width` characters is cut, and ``…`` after the quotes says so.
+
+    Examples
+    --------
+    >>> print(quoted("authentic, signed by alice"), quoted('a"\n\u202eb'))
+    "authentic, signed by alice" "a\"\n\u202eb"
+    """
+    inert = "".join(
+        c if c.isprintable() and unicodedata.bidirectional(c) not in _RIGHT_TO_LEFT else json.dumps(c)[1:-1]
+        for c in text[:width].replace("\\", "\\\\").replace('"', '\\"')
+    )
+    return f'"{inert}"' + ("…" if len(text) > width else "")
+
+
+def shown_name(text: str, width: int = 200) -> str:
+    r"""Return an id or a person's name as it is if it is plain words, else :func:`quoted`.
+
+    Examples
+    --------
+    >>> print(shown_name("inc-0000-1"), shown_name("Ann Lee"), shown_name("Ann, trusted"))
+    inc-0000-1 Ann Lee "Ann, trusted"
+    """
+    plain = len(text) <= width and _PLAIN_WORDS.fullmatch(text)
+    return text if plain and quoted(text) == f'"{text}"' else quoted(text, width)
 
 
 def html_text(text: object, width: int = 200) -> str:

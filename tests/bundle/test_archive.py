@@ -20,6 +20,7 @@ from exporttools import BundleUnreadable, ExportBundle, RunSnapshot, read_bundle
 from exporttools.bundle.archive import write_archive
 from exporttools.bundle.contents import open_bag
 from exporttools.errors import BundleError
+from exporttools.text.inert import shown_name
 
 NAMES = {"bagit.txt": 100, "data/a": 1000, "data/b": 1000}
 CONTENTS = {"bagit.txt": b"declared\n", "data/a": b"first" * 9, "data/b": b""}
@@ -332,7 +333,7 @@ MUTATIONS: dict[str, tuple[Callable[[Path], object], list[str]]] = {
     **{
         f"a member {name!r}": (
             _with(name),
-            [f"unexpected: {name}: expected {said}; found a file"],
+            [f"unexpected: {shown_name(name)}: expected {said}; found a file"],
         )
         for name, said in {
             "../../etc/passwd": "no file of that name",
@@ -431,7 +432,7 @@ def test_a_file_that_is_neither_named_nor_begins_like_a_zip_file(bag: Path, tmp_
         with pytest.raises(BundleUnreadable) as caught:
             opened(tmp_path / "c.bundle")
         expected = "expected a bundle, which is a directory or a zip file; found another file"
-        assert str(caught.value) == f"{tmp_path / 'c.bundle'}: {expected}"
+        assert str(caught.value) == f'"{tmp_path / "c.bundle"}": {expected}'
 
 
 @pytest.fixture(scope="module")

@@ -29,6 +29,7 @@ from exporttools import (
     VerificationFailed,
     compare_bundles,
     write_bundle,
+    write_key_pair,
 )
 from exporttools.records.schema import ARROW_TYPES
 from exporttools.records.snapshot_table import python_values
@@ -81,7 +82,7 @@ def test_a_bundle_is_the_same_as_itself(bundle: ExportBundle) -> None:
     assert (comparison.redacted, comparison.columns_only_in_a, comparison.columns_only_in_b) == ((), (), ())
     assert str(comparison) == "the same rows"
     assert repr(comparison) == "<Comparison: the same rows>"
-    assert Tags(comparison._repr_html_()).text == "✔ the same rows"
+    assert Tags(comparison._repr_html_()).text == "= the same rows"
 
 
 def test_what_does_not_matter() -> None:
@@ -200,7 +201,7 @@ def test_the_count_of_traces() -> None:
     assert rows_of(comparison) == []
     assert comparison.trace_counts == (1, 2000)
     assert str(comparison) == "not the same\n  traces of the run: 1 in a, 2,000 in b"
-    assert Tags(comparison._repr_html_()).text == "✘ not the sametraces of the run: 1 in a, 2,000 in b"
+    assert Tags(comparison._repr_html_()).text == "≠ not the sametraces of the run: 1 in a, 2,000 in b"
 
 
 def test_extra_columns() -> None:
@@ -244,7 +245,7 @@ def test_what_one_of_them_redacts_is_named_and_not_compared() -> None:
             "the same rows, as far as compared\n"
             "  redacted in one of them, not compared: runs.goal, trace_steps.model"
         )  # fmt: skip
-        assert "✔ the same rows, as far as compared" in Tags(comparison._repr_html_()).text
+        assert "= the same rows, as far as compared" in Tags(comparison._repr_html_()).text
 
 
 def test_other_differences_are_still_found() -> None:
@@ -286,11 +287,28 @@ def test_paths_are_read(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
+def test_the_same_rows_are_no_proof_and_what_verifying_gave_is_said(tmp_path: Path) -> None:
+    key = write_key_pair(tmp_path / "alice")
+    signed = write_bundle(a_bundle(), tmp_path / "signed", signing_key=key)
+    unsigned = write_bundle(a_bundle(), tmp_path / "unsigned")
+    comparison = compare_bundles(signed, unsigned)
+    assert comparison.verdicts == ("intact, signature not checked", "intact, unsigned")
+    assert str(comparison) == "the same rows\n  a: intact, signature not checked\n  b: intact, unsigned"
+    assert comparison.to_dict()["verdicts"] == {"a": "intact, signature not checked", "b": "intact, unsigned"}
+    trusting = compare_bundles(signed, a_bundle(), trusted_keys=tmp_path / "alice.pub")
+    assert trusting.verdicts == ("authentic, signed by alice.pub", None)
+    assert str(trusting) == (
+        "the same rows\n  a: authentic, signed by alice.pub\n  b: given in memory, not verified here"
+    )
+    for found in (comparison, trusting, compare_bundles(a_bundle(), a_bundle())):
+        assert not {"✔", "✘"} & {*str(found), *repr(found), *found._repr_html_()}
+
+
 def test_a_bundle_that_does_not_verify_is_not_compared(tmp_path: Path) -> None:
     path = write_bundle(a_bundle(), tmp_path / "bundle")
     with (path / "data" / "run.parquet").open("ab") as file:
         file.write(b"!")
-    with pytest.raises(VerificationFailed, match="bundle does not verify: .*run.parquet"):
+    with pytest.raises(VerificationFailed, match='bundle" does not verify: .*run.parquet'):
         compare_bundles(a_bundle(), path)
     with pytest.raises(BundleUnreadable, match="no-such-bundle"):
         compare_bundles(tmp_path / "no-such-bundle", path)
@@ -343,6 +361,7 @@ def test_json() -> None:
         "columns_only_in_a": ["trace_steps.model"],
         "columns_only_in_b": ["trace_steps.error"],
         "redacted": ["trace_steps.content_hash"],
+        "verdicts": {"a": None, "b": None},
         "differences": [
             {"table": "trace_steps", "key": "0", "change": "changed", "column": "tokens", "a": "100", "b": "7"},
             {"key": "1", "change": "only in a", **only},
@@ -363,7 +382,7 @@ def test_the_first_ten_are_shown_and_it_says_so() -> None:
     ]
     assert [line.split(":")[0] for line in lines[3:]] == [f"  step {i}" for i in range(10)]
     seen = Tags(comparison._repr_html_())
-    assert "✘ not the same: 12 rows differ" in seen.text
+    assert "≠ not the same: 12 rows differ" in seen.text
     assert "the first 10 of 12 differences:" in seen.text
     assert "step 9changedstatus'ok''error'" in seen.text
     assert "step 10" not in seen.text

@@ -379,7 +379,7 @@ def test_what_is_not_a_bag(tmp_path: Path) -> None:
         assert str(caught.value).endswith(f": expected a bundle, which is a directory or a zip file; found {found}")
     with pytest.raises(BundleUnreadable) as caught:
         opened(tmp_path / "\x1b[31mred")
-    assert str(caught.value).startswith(f"{tmp_path}/red: ")
+    assert str(caught.value).startswith(f'"{tmp_path}/\\u001b[31mred": ')
 
 
 def test_no_descriptor_is_left_open(bag: Path, tmp_path: Path) -> None:

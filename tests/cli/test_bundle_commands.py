@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
 import os
 import subprocess
@@ -48,15 +50,15 @@ def test_a_signed_bundle_in_one_file(url: str, tmp_path: Path, keys: Path, monke
     assert (result.exit_code, result.stdout) == (0, "i1.bundle.zip\n")
     assert "redacted: runs.goal, trace_steps.content_hash\n" in result.stderr
     key_id = result.stderr.splitlines()[-1].removeprefix("signed by ")
-    trusting = call("verify", "i1.bundle.zip", "--trusted-key", f"{keys}.pub", "--require-signature")
+    trusting = call("verify", "i1.bundle.zip", "--trusted-key", f"{keys}.pub", "--incident", "i1")
     assert (trusting.exit_code, trusting.stderr) == (0, "")
-    assert trusting.stdout.splitlines()[0] == f"i1.bundle.zip: authentic (signed by {key_id}, trusted)"
-    assert "  redacted: runs.goal, trace_steps.content_hash" in trusting.stdout.splitlines()
+    assert trusting.stdout.splitlines()[0] == 'authentic, signed by signer.pub: "i1.bundle.zip"'
+    for line in ("redacted    runs.goal, trace_steps.content_hash", f"key         {key_id} (signer.pub)"):
+        assert f"  {line}" in trusting.stdout.splitlines()
     found = json.loads(call("verify", "i1.bundle.zip", "--trusted-key", f"{keys}.pub", "--format", "json").stdout)
-    assert [(one["ok"], one["authentic"], one["trusted"]) for one in found] == [(True, True, [key_id])]
-    assert call("verify", "i1.bundle.zip", "-f", "csv").stdout == (
-        'path,verdict,findings\ni1.bundle.zip,"intact, signed by an untrusted key",0\n'
-    )
+    assert [(one["ok"], one["authentic"], one["signed_by"]) for one in found] == [
+        (True, True, [{"name": "signer.pub", "key_id": key_id}])
+    ]
 
 
 def test_whom_you_trust_decides(url: str, tmp_path: Path, keys: Path) -> None:
@@ -67,21 +69,95 @@ def test_whom_you_trust_decides(url: str, tmp_path: Path, keys: Path) -> None:
     for path, key in ((signed, "other"), (unsigned, "signer")):
         trusting = ("verify", str(path), "--trusted-key", f"{tmp_path / key}.pub")
         result = call(*trusting)
-        assert result.exit_code == 0
-        assert result.stderr == (
-            "1 of 1 bundle intact, but not signed by one of your trusted keys; --require-signature makes that a failure\n"
+        told = "none by a trusted key" if path == signed else "no signature"
+        assert (result.exit_code, result.stderr) == (1, "")
+        assert result.stdout == (
+            f'failed: "{path}"\n  not-trusted: attestation.dsse.json: expected a signature by {key}.pub; found {told}\n'
         )
-        required = call(*trusting, "--require-signature")
-        assert (required.exit_code, required.stderr) == (1, "")
-        assert f"{path}: failed\n" in required.stdout
-        assert (
-            "  signature: attestation.dsse.json: expected a signature by a trusted key (1 given); found"
-            in required.stdout
-        )
-    assert call("verify", str(signed), "--require-signature").exit_code == 1
+        assert call(*trusting, "--allow-untrusted").exit_code == 0
     result = call("verify", str(signed), "--trusted-key", str(keys))
     assert (result.exit_code, result.stdout) == (2, "")
     assert "never share a private key: give its .pub file" in result.stderr
+
+
+FORGED = "authentic, signed by signer.pub"
+
+
+@pytest.fixture
+def several(url: str, tmp_path: Path, keys: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, ...]:
+    """The arguments of a command on an authentic bundle, one that is not, a path where there is nothing, and another one."""
+    monkeypatch.chdir(tmp_path)
+    assert call("-d", url, "bundle", "i1", "-o", "good", "--sign-key", keys).exit_code == 0
+    assert call("-d", url, "bundle", "i1", "-o", FORGED).exit_code == 0
+    assert call("-d", url, "bundle", "r1", "-o", "also.zip", "--zip", "--sign-key", keys).exit_code == 0
+    return ("verify", "good", FORGED, "miss\nauthentic", "also.zip", "--trusted-key", "signer.pub")
+
+
+MISSING = '"miss\\nauthentic": expected a bundle, which is a directory or a zip file; found nothing'
+
+
+def test_a_missing_path_does_not_hide_the_verdicts_on_others(several: tuple[str, ...]) -> None:
+    result = call(*several)
+    verdicts = [line for line in result.stdout.splitlines() if not line.startswith("  ")]
+    assert verdicts == [f'{FORGED}: "good"', f'failed: "{FORGED}"', f'{FORGED}: "also.zip"']
+    assert (result.exit_code, result.stderr) == (
+        2, f"error: {MISSING}\n4 bundles: 2 authentic, 1 failed, 1 could not be read\n",
+    )  # fmt: skip
+    assert call(*(argument for argument in several if not argument.startswith("miss"))).exit_code == 1
+
+
+def test_a_missing_path_in_json_and_csv(several: tuple[str, ...]) -> None:
+    result = call(*several, "-f", "json")
+    found = json.loads(result.stdout)
+    assert result.exit_code == 2
+    assert [one["path"] for one in found] == list(several[1:5])
+    assert [one["verdict"] for one in found] == [FORGED, "failed", "unreadable", FORGED]
+    assert [one["authentic"] for one in found] == [True, False, False, True]
+    assert found[2] == {
+        "path": "miss\nauthentic", "verdict": "unreadable", "ok": False, "authentic": False, "error": MISSING,
+    }  # fmt: skip
+    result = call(*several, "-f", "csv")
+    assert result.exit_code == 2
+    assert len(result.stdout.splitlines()) == 5
+    rows = list(csv.DictReader(io.StringIO(result.stdout)))
+    assert [(row["verdict"], row["path"]) for row in rows] == [
+        (FORGED, "good"), ("failed", FORGED), ("unreadable", '"miss\\nauthentic"'), (FORGED, "also.zip"),
+    ]  # fmt: skip
+    kept = (
+        "ok",
+        "authentic",
+        "findings",
+        "incident_id",
+        "run_id",
+        "steps",
+        "tokens",
+        "cost_cents",
+        "signed_by",
+        "error",
+    )
+    assert [tuple(row[name] for name in kept) for row in rows] == [
+        ("True", "True", "0", "i1", "r1", "3", "303", "1.5", "signer.pub", ""),
+        ("False", "False", "1", "", "", "", "", "", "", ""),
+        ("False", "False", "", "", "", "", "", "", "", MISSING),
+        ("True", "True", "0", "", "r1", "3", "303", "1.5", "signer.pub", ""),
+    ]
+
+
+def test_nothing_but_missing_paths(tmp_path: Path) -> None:
+    result = call("verify", tmp_path / "a", tmp_path / "b", "-f", "json")
+    assert (result.exit_code, len(json.loads(result.stdout))) == (2, 2)
+    assert result.stderr.splitlines()[-1] == "2 bundles: 2 could not be read"
+
+
+def test_help_says_what_the_exit_codes_mean() -> None:
+    told = " ".join(call("verify", "--help").stdout.split())
+    assert (
+        "Exit codes: 0, every bundle is intact and meets what you asked for; 1, one is not or does not; "
+        "2, one cannot be read as a bundle at all, or a key or an option is not valid."
+    ) in told
+    for option in ("--trusted-key", "--threshold", "--allow-untrusted", "--incident", "--run"):
+        assert option in told
+    assert "--require-signature" not in told
 
 
 def test_a_passphrase_comes_from_the_environment_or_is_asked_for(

@@ -23,9 +23,10 @@ def test_demo_takes_an_incident_from_database_to_proof(tmp_path: Path) -> None:
     for name in ("demo", "demo-2"):
         result = call("demo", "-o", str(tmp_path / "demo"))
         assert result.exit_code == 0, result.stderr
-        assert "inc-0000-1.bundle: authentic (signed by " in result.stdout
-        (command,) = [line.split()[1:] for line in result.stdout.splitlines() if "--require-signature" in line]
-        assert call(*command).exit_code == 0
+        assert f'authentic, signed by demo.key.pub: "{tmp_path / name / "inc-0000-1.bundle"}"\n' in result.stdout
+        (command,) = [line.split()[1:] for line in result.stdout.splitlines() if " --trusted-key " in line]
+        again = call(*command)
+        assert (again.exit_code, again.stdout.partition(":")[0]) == (0, "authentic, signed by demo.key.pub")
         assert (tmp_path / name / "timeline.png").stat().st_size > 10_000
         notebook = json.loads((tmp_path / name / "investigate_incident.ipynb").read_text())
         assert (
@@ -54,7 +55,7 @@ def test_demo_says_what_it_skips_without_the_extras(tmp_path: Path, monkeypatch:
             "running a notebook needs packages that are not installed: pip install 'exporttools[lab]'",
         ],
     )
-    assert "inc-0000-1.bundle: intact, unsigned\n" in result.stdout
+    assert f'intact, unsigned: "{tmp_path / "demo" / "inc-0000-1.bundle"}"\n' in result.stdout
 
 
 def test_demo_on_a_damaged_sample(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

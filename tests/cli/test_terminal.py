@@ -9,9 +9,10 @@ import sys
 from decimal import Decimal
 
 import pytest
+from rich.cells import cell_len
 from rich.console import Console
 
-from exporttools.cli.terminal import Format, write_fields, write_json, write_rows
+from exporttools.cli.terminal import Format, hanging, write_fields, write_json, write_lines, write_rows
 from exporttools.errors import ConfigError
 
 ROW = {"agent_id": "a", "total_cost_cents": 12, "cost_cents_per_1000_tokens": 0.5}
@@ -158,3 +159,36 @@ def test_a_first_column_of_sentences_leaves_room_for_the_numbers(
     assert re.split(" {2,}", head.strip()) == ["goal", "US cents", "share", "tokens"]
     assert first.split()[-3:] == ["1,002.55", "6.4%", "3,199,567"]
     assert [*first.split()[:-3], *" ".join(others).split()] == goal.split()
+
+
+LINES = (
+    'failed: "' + "x" * 200 + ' authentic, signed by alice"', "  run         " + "界" * 70 + "authentic",
+    "  unexpected: " + "authentic, signed by alice " * 9, "  key         " + "0" * 64 + " (alice)", "  a  b", "plain", "",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("width", [1, 5, 20, 80, 10_000])
+def test_a_long_line_goes_on_indented_and_loses_nothing(width: int) -> None:
+    for line in LINES:
+        first, *rest = hanging(line, width)
+        assert all(piece.startswith("    ") for piece in rest)
+        assert "".join([first, *rest]).replace(" ", "") == line.replace(" ", "")
+        if width >= 20:
+            assert all(cell_len(piece) <= width for piece in (first, *rest))
+
+
+def test_a_value_goes_on_below_itself() -> None:
+    assert hanging("  key         " + "0" * 20 + " (alice)", 40) == ["  key         " + "0" * 20, " " * 14 + "(alice)"]
+    assert hanging("  changed: data/run.parquet: expected x", 30) == ["  changed: data/run.parquet:", "    expected x"]
+
+
+def test_lines_fit_a_terminal_and_a_pipe_gets_them_whole(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    text = "failed: " + "x" * 100
+    write_lines(text)
+    assert capsys.readouterr().out == text + "\n"
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    monkeypatch.setenv("COLUMNS", "80")
+    write_lines(text)
+    assert capsys.readouterr().out == "failed:\n    " + "x" * 76 + "\n    " + "x" * 24 + "\n"

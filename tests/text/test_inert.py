@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import json
 import unicodedata
 from html.parser import HTMLParser
 
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from exporttools.text.inert import csv_text, html_text, one_line, plot_text
+from exporttools.text.inert import csv_text, html_text, one_line, plot_text, quoted, shown_name
 
 ANY_TEXT = st.text(st.characters())  # lone surrogates and control characters among them
 
@@ -149,3 +150,48 @@ def test_no_spreadsheet_takes_csv_text_for_a_formula(start: str) -> None:
 @pytest.mark.parametrize("text", ["", "plain", "a=b", " =b", "'=b"])
 def test_other_csv_text_stays_as_it_is(text: str) -> None:
     assert csv_text(text) == text
+
+
+@given(ANY_TEXT)
+def test_a_quoted_name_is_exact_and_cannot_end_its_quotes(text: str) -> None:
+    shown = quoted(text)
+    assert shown.isprintable()
+    assert not {unicodedata.bidirectional(c) for c in shown} & {"R", "AL"}
+    assert json.loads(shown) == text  # one string, from the first character to the last
+
+
+def test_a_name_that_is_cut_says_so_after_its_quotes() -> None:
+    assert (quoted("abcdef", 3), quoted("abc", 3), quoted('""""', 3)) == ('"abc"…', '"abc"', r'"\"\"\""…')
+
+
+@pytest.mark.parametrize(
+    "plain", ["inc-0000-1", "Ann Lee", "a@b.example", "urn:run:7", "größe", "山田", "run/1#2", "signer.key.pub"]
+)
+def test_a_plain_name_stays_as_it_is(plain: str) -> None:
+    assert shown_name(plain) == plain
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "",
+        " a",
+        "a ",
+        "a  b",
+        "a, b",
+        "a: b",
+        "a:",
+        "a; b",
+        'a"',
+        "a'",
+        "a\\b",
+        "a\n",
+        "\u202ea",
+        "\u05d0",
+        "a\u00a0b",
+        "…",
+        "(a)",
+    ],
+)
+def test_any_other_name_is_quoted(name: str) -> None:
+    assert shown_name(name) == quoted(name) != name
