@@ -201,7 +201,7 @@ def test_the_page_on_signing(bundle: ExportBundle, tmp_path: Path, monkeypatch: 
     (text,) = _code("docs/signing.md", "text")
     trusted = load_trusted_key(text.encode())
     assert (trusted.label, trusted.not_before, trusted.not_after) == (
-        "Jane Roe, laptop",
+        '"Jane Roe, laptop"',
         dt.datetime(2026, 1, 1, tzinfo=dt.UTC),
         dt.datetime(2027, 12, 31, 23, 59, 59, 999_999, dt.UTC),
     )

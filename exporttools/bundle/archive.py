@@ -43,6 +43,8 @@ _MOST_BASE_BYTES = 200
 _MOST_NAME_BYTES = 300
 _CHUNK_BYTES = 1 << 20
 
+FIT = "a directory name that every system accepts"
+
 # No name on Windows has one of the first line; a shell gives the others a meaning, quoted in some way or not.
 _UNSAFE = frozenset('/\\:<>"|?*' + "$&;'`!%^")
 # Windows opens a device under such a name, whatever its case and extension (Naming Files, Paths, and Namespaces).
@@ -76,7 +78,7 @@ def write_archive(bag: Path, file: BinaryIO, *, base: str) -> None:
     BundleError
         The bag has 4 GiB or more.
     """
-    base = "bundle" if _unfit(base) else base
+    base = "bundle" if unfit(base) else base
     paths = {path.relative_to(bag).as_posix(): path for path in bag.rglob("*") if path.is_file()}
     sizes = {name: paths[name].stat().st_size for name in sorted(paths)}
     size = _archive_bytes((f"{base}/{name}", size) for name, size in sizes.items())
@@ -96,8 +98,10 @@ def write_archive(bag: Path, file: BinaryIO, *, base: str) -> None:
     file.write(tail)
 
 
-def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
-    """Return the members of an archive, and how it differs from what :func:`write_archive` would write.
+def read_archive(archive: Any, name: str) -> tuple[str | None, list[Member], list[Finding]]:
+    """Return an archive's top directory and members, and how it differs from what :func:`write_archive` would write.
+
+    Every name is accepted that one of our formats could have; :func:`unfit` says what a later one refuses.
 
     Parameters
     ----------
@@ -107,8 +111,8 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
         What findings call it.
     """
 
-    def refused(expected: str, found: str) -> tuple[list[Member], list[Finding]]:
-        return [], [Finding("archive", name, expected, found)]
+    def refused(expected: str, found: str) -> tuple[None, list[Member], list[Finding]]:
+        return None, [], [Finding("archive", name, expected, found)]
 
     entries = _central_directory(archive)
     if isinstance(entries, str):
@@ -116,8 +120,8 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
     base, *others = sorted({path.partition("/")[0] for path, _, _ in entries})
     if others:
         return refused("files in one directory", ", ".join(map(one_line, [base, *others])))
-    if problem := _unfit(base):
-        return refused("a directory name that every system accepts", problem)
+    if problem := unfit(base, format_version=1):
+        return refused(FIT, problem)
     size = _archive_bytes((path, size) for path, size, _ in entries)
     if archive.size != size:
         return refused(f"{size:,} bytes for these files", f"{archive.size:,} bytes")
@@ -141,7 +145,7 @@ def read_archive(archive: Any, name: str) -> tuple[list[Member], list[Finding]]:
             findings.append(Finding("changed", member.name, f"CRC-32 {member.crc:08x}", f"{crc:08x}"))
     if _bytes_at(archive, start, len(tail)) != tail:
         findings.append(Finding("archive", name, "a central directory as exporttools writes it", "a different one"))
-    return members, findings
+    return base, members, findings
 
 
 def _archive_bytes(entries: Iterable[tuple[str, int]]) -> int:
@@ -209,16 +213,24 @@ def _crc(source: Any, size: int) -> int:
     return crc
 
 
-def _unfit(base: str) -> str | None:
-    """Why a text cannot name the directory in an archive, or None."""
+def unfit(base: str, *, format_version: int = 2) -> str | None:
+    """Why a text cannot name the directory in an archive of a bundle of this format, or None.
+
+    Examples
+    --------
+    >>> print(unfit("a;b", format_version=1), unfit("a;b"))
+    None 'a;b'
+    """
     # Not all of category C: a character of a later Unicode version is Cn to an older Python, which must read it too.
     unseen = ("Cc", "Cf", "Co", "Cs", "Zl", "Zp")
-    if base in ("", ".", "..") or any(c in _UNSAFE or unicodedata.category(c) in unseen for c in base):
+    unsafe = "/\\:" if format_version == 1 else _UNSAFE
+    if base in ("", ".", "..") or any(c in unsafe or unicodedata.category(c) in unseen for c in base):
         return one_line(repr(base))
-    if base.startswith(("-", "~")) or base != base.strip() or base.endswith("."):
-        return f"{one_line(repr(base))}, which a shell or Windows takes for something else"
-    if _RESERVED.fullmatch(base.partition(".")[0].rstrip()):
-        return f"{one_line(repr(base))}, which is a device on Windows"
+    if format_version > 1:
+        if base.startswith(("-", "~")) or base != base.strip() or base.endswith("."):
+            return f"{one_line(repr(base))}, which a shell or Windows takes for something else"
+        if _RESERVED.fullmatch(base.partition(".")[0].rstrip()):
+            return f"{one_line(repr(base))}, which is a device on Windows"
     if base != unicodedata.normalize("NFC", base):
         return f"{one_line(repr(base))} which is not in Unicode normal form C"
     if len(base.encode()) > _MOST_BASE_BYTES:

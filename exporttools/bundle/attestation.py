@@ -34,6 +34,7 @@ from exporttools.errors import BundleError, MissingExtra
 from exporttools.files.findings import Finding
 from exporttools.text.inert import one_line
 from exporttools.text.strict_json import parse_object, same
+from exporttools.text.words import plural
 
 FILE_NAME = "attestation.dsse.json"
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
@@ -183,8 +184,8 @@ def check_signature(
         named, key = signature.named_key, keys.get(signature.key_id)
         if named is not None:
             if signature.key_id != named.key_id:
-                expected = f"the keyid of the publicKey beside it, {named.key_id}"
-                findings.append(Finding("signature", FILE_NAME, expected, one_line(signature.key_id)))
+                expected = "the keyid that belongs to the publicKey beside it"
+                findings.append(Finding("signature", FILE_NAME, expected, "another keyid"))
             key = keys.get(named.key_id, named)
         if key is None:
             checked = False
@@ -195,7 +196,8 @@ def check_signature(
             checked = False
             continue
         if not intact:
-            expected = f"a signature by the key {key.key_id}"
+            # Of keys, only the caller's own are named.
+            expected = f"a signature by {key.label if key.key_id in keys else 'the publicKey beside it'}"
             findings.append(Finding("signature", FILE_NAME, expected, "one that does not verify"))
         elif key.key_id in keys and key not in verified:
             verified.append(key)
@@ -222,16 +224,18 @@ def check_signers(check: SignatureCheck | None, signed_by: Sequence[str]) -> Ite
     """
     if check is None:
         if signed_by:
-            yield Finding("missing", FILE_NAME, f"signatures by {_listed(signed_by)} (bundle.json)", "nothing")
+            yield Finding("missing", FILE_NAME, f"{plural(len(signed_by), 'signature')} (bundle.json)", "nothing")
     elif not signed_by:
         yield Finding("unexpected", FILE_NAME, "no attestation: bundle.json names no signer", "a file")
     elif check.payload is not None and check.key_ids != tuple(signed_by):
-        expected = f"signatures by {_listed(signed_by)}, in this order (bundle.json)"
-        yield Finding("signature", FILE_NAME, expected, f"signatures by {_listed(check.key_ids)}")
-
-
-def _listed(key_ids: Sequence[str]) -> str:
-    return ", ".join(one_line(key_id, 64) for key_id in key_ids)
+        expected = f"{plural(len(signed_by), 'signature')}, by the keys in signed_by (bundle.json), in that order"
+        found = plural(len(check.key_ids), "signature")
+        if len(check.key_ids) == len(signed_by):
+            places = [
+                i for i, ids in enumerate(zip(check.key_ids, signed_by, strict=True), start=1) if ids[0] != ids[1]
+            ]
+            found += f"; number {places[0]} names another key"
+        yield Finding("signature", FILE_NAME, expected, found)
 
 
 def check_statement(

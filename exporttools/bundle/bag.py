@@ -147,6 +147,21 @@ def _write(path: Path, content: bytes) -> None:
         file.write(content)
 
 
+def is_foreign(names: Collection[str], manifest: bytes, payload: Collection[str]) -> bool:
+    """Whether a bag is somebody else's: it has none of our payload, and its manifest does not say that it should.
+
+    Parameters
+    ----------
+    names : collection of str
+        Of everything in it.
+    manifest : bytes
+        The content of ``manifest-sha256.txt``, if there is one.
+    payload : collection of str
+        The names of our payload files.
+    """
+    return "bagit.txt" in names and not any(name in names or name.encode() in manifest for name in payload)
+
+
 def check_bag(
     tag_files: Mapping[str, bytes],
     digests: Mapping[str, str],

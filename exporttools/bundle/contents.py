@@ -12,7 +12,7 @@ import io
 import os
 import stat
 import unicodedata
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import islice
@@ -113,10 +113,12 @@ def _read_at(descriptor: int, view: memoryview, position: int) -> int:
 
 @dataclass(frozen=True, slots=True)
 class BagFiles:
-    """The usable files of a bag by name, and findings about everything else."""
+    """The usable files of a bag by name, all names that there are, findings, and a zip file's top directory."""
 
     files: Mapping[str, FileSlice]
     findings: tuple[Finding, ...]
+    names: Collection[str] = ()
+    base: str | None = None
 
 
 @contextmanager
@@ -193,12 +195,8 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
                 findings.append(Finding("too-large", relative, expected, f"{after.st_size:,} bytes"))
             else:
                 files[relative] = stack.enter_context(FileSlice(descriptor, 0, after.st_size))
-    payload = {name for name in seen if "/" in name}
-    if "bagit.txt" in files and payload and not payload & known.keys():  # all of it is somebody else's
-        found = "a BagIt bag, but not an exporttools bundle"
-        return BagFiles({}, (Finding("format", ".", "an exporttools bundle, which has data/bundle.json", found),))
     findings += [Finding("missing", name, "a file", "nothing") for name in sorted(required.keys() - seen)]
-    return BagFiles(files, tuple(findings))
+    return BagFiles(files, tuple(findings), seen)
 
 
 def _entries(
@@ -262,7 +260,7 @@ def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str
             f"{quoted(os.fspath(path))}: expected a bundle, which is a directory or a zip file; found another file"
         )
     known = {**required, **optional}
-    members, findings = read_archive(archive, path.name)
+    base, members, findings = read_archive(archive, path.name)
     files: dict[str, FileSlice] = {}
     for member in members:
         if problem := _problem(member, known):
@@ -272,7 +270,7 @@ def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str
     seen = {member.name for member in members}
     if not findings:
         findings += [Finding("missing", name, "a file", "nothing") for name in sorted(required.keys() - seen)]
-    return BagFiles({} if findings else files, tuple(findings))
+    return BagFiles({} if findings else files, tuple(findings), seen, base)
 
 
 def _problem(member: Member, known: Mapping[str, int]) -> Finding | None:

@@ -7,6 +7,7 @@ error before any bundle is opened.
 from __future__ import annotations
 
 import datetime as dt
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Self, TypeAlias
@@ -17,12 +18,10 @@ from exporttools.bundle.keys import TrustedKey, TrustedKeySource, load_trusted_k
 from exporttools.errors import ConfigError
 from exporttools.files.findings import Finding
 from exporttools.text.inert import one_line, shown_name
-from exporttools.text.words import plural
 from exporttools.times import parse_utc, time_text
 
 TrustedKeySources: TypeAlias = "Iterable[TrustedKeySource] | TrustedKeySource | None"
 
-_NAME_CHARACTERS = 60
 _SHOWN_NAMES = 3
 
 
@@ -88,14 +87,12 @@ class Demands:
             return cls(incident_id=incident_id, run_id=run_id)
         keys = tuple(load_trusted_keys(trusted_keys))
         if threshold > len(keys):
-            names = plural(len(keys), "different trusted key")
             raise ConfigError(
-                f"threshold is {threshold:,}, but there {'is' if len(keys) == 1 else 'are'} {names}; name more keys, "
-                "or lower the threshold"
+                f"threshold is {threshold:,}; expected at most {len(keys):,}, the number of different trusted keys; name more "
+                "keys, or lower the threshold"
             )
-        keys[0].verifies(
-            bytes(64), b""
-        )  # raises MissingExtra now, before a bundle passes whose signature nobody can check
+        # Raises MissingExtra now, before a bundle passes whose signature nobody can check.
+        keys[0].verifies(bytes(64), b"")
         return cls(keys, require_trusted, threshold, incident_id, run_id)
 
     def unmet(self, signature: SignatureCheck | None, stated: Mapping[str, Any] | None) -> Iterator[Finding]:
@@ -132,14 +129,11 @@ class Demands:
         return f"signatures by {self.threshold:,} of {len(self.trusted_keys):,} trusted keys ({names})"
 
 
-def signer_name(key: TrustedKey) -> str:
-    """The key's name, or else the start of its id; safe to show."""
-    return shown_name(key.name, _NAME_CHARACTERS) if key.name else key.label
-
-
 def signer_names(keys: Iterable[TrustedKey], most: int | None = None) -> str:
-    """The names of keys; of more than `most`, the first, and how many more there are."""
-    names = [signer_name(key) for key in keys]
+    """The names of keys; of more than `most`, the first, and how many more there are. If keys share one, ids tell them apart."""
+    listed = list(keys)
+    labels = Counter(key.label for key in listed)
+    names = [f"{key.label} ({key.key_id[:16]}…)" if labels[key.label] > 1 else key.label for key in listed]
     more = f" and {len(names) - most:,} more" if most and len(names) > most else ""
     return ", ".join(names[:most]) + more
 
@@ -162,6 +156,6 @@ def _found(signature: SignatureCheck | None, stated: Mapping[str, Any] | None) -
         if moment is not None
     )
     more = f", and {len(others):,} more such" if others else ""
-    late = f"one by {signer_name(key)}, whose key is valid {valid}{more}"
+    late = f"one by {key.label}, whose key is valid {valid}{more}"
     written = f"the bundle was written {time_text(parse_utc(stated['written_at']))} (UTC)"
     return f"{found}; {late}; {written}" if signed else f"{late}; {written}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import codecs
 import datetime as dt
 import os
 import re
@@ -32,6 +33,7 @@ _OPENSSH = re.compile(
     rb"^(?:ssh|ecdsa|sk-ssh|sk-ecdsa)-[a-z0-9@.-]+[ \t]+AAAA[A-Za-z0-9+/=]+(?:[ \t]+([^\r\n]*))?", re.MULTILINE
 )
 _WORDS = re.compile(r"[#\s]*(name|not[ _-]?before|not[ _-]?after)\s*[:=]\s*(.*?)\s*", re.IGNORECASE)
+_WITHOUT_COLON = re.compile(r"[#\s]*not[ _-]?(?:before|after)\s+[0-9].*", re.IGNORECASE)
 _DATE = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}")
 _DAY = dt.timedelta(days=1) - dt.timedelta(microseconds=1)
 
@@ -102,6 +104,7 @@ def read_key_file(source: Any, expected: str) -> KeyFile:
         raise ConfigError(f"expected {expected}, as a path, bytes or a key; found {type(source).__name__}")
     if len(content) > _MOST_BYTES:
         raise ConfigError(f"{where}: expected {expected}; found more than {_MOST_BYTES:,} bytes")
+    content = content.removeprefix(codecs.BOM_UTF8)  # as editors on Windows write
     begins = sorted([*_BEGIN.finditer(content), *_OPENSSH.finditer(content)], key=lambda match: match.start())
     if not begins:
         raise ConfigError(f"{where}: expected {expected}; found no key in it")
@@ -112,6 +115,12 @@ def read_key_file(source: Any, expected: str) -> KeyFile:
     openssh = not begin[0].startswith(b"-----")
     kind = "OPENSSH PUBLIC KEY" if openssh else begin[1].decode("ascii")
     words = _words(content[: begin.start()], where)
+    # A period that is overlooked is one that the caller wrote and nobody keeps.
+    end = begin.end() if openssh else max(content.find(b"-----END ", begin.end()), begin.end())
+    if late := [line for line in _lines(content[end:]) if _WORDS.fullmatch(line)]:
+        raise ConfigError(
+            f"{where}: the line {one_line(repr(late[0]), 80)} stands after the key; move it before the key"
+        )
     comment = begin[1].decode("utf-8", errors="replace").strip() if openssh and begin[1] else None
     return KeyFile(
         where,
@@ -124,15 +133,23 @@ def read_key_file(source: Any, expected: str) -> KeyFile:
     )
 
 
+def _lines(text: bytes) -> list[str]:
+    return text.decode("utf-8", errors="replace").splitlines()
+
+
 def _words(text: bytes, where: str) -> dict[str, str]:
     """What the lines before a key say, by name."""
     words: dict[str, str] = {}
-    for line in text.decode("utf-8", errors="replace").splitlines():
+    for line in _lines(text):
+        if _WITHOUT_COLON.fullmatch(line):
+            raise ConfigError(
+                f"{where}: the line {one_line(repr(line), 80)} before the key has no colon before its value"
+            )
         if (match := _WORDS.fullmatch(line)) is None:
             continue
-        name = re.sub(r"[ _-]", "", match[1].lower()).replace("not", "not_")
         if not match[2]:
             raise ConfigError(f"{where}: the line {one_line(repr(line), 80)} before the key has no value")
+        name = re.sub(r"[ _-]", "", match[1].lower()).replace("not", "not_")
         if name in words:
             raise ConfigError(f"{where}: expected one {name} before the key; found two")
         words[name] = match[2]

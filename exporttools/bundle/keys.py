@@ -20,7 +20,7 @@ from exporttools.bundle.encrypted_keys import encrypted_pem
 from exporttools.bundle.key_files import KeyFile, read_key_file
 from exporttools.errors import ConfigError, MissingExtra
 from exporttools.files.durable import fsync
-from exporttools.text.inert import one_line
+from exporttools.text.inert import one_line, shown_name
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
@@ -37,6 +37,7 @@ MOST_SIGNERS = 16
 """The most keys that one bundle is signed with."""
 
 _MAX_PASSPHRASE_BYTES = 1023  # OpenSSL's
+_NAME_CHARACTERS = 60
 
 TrustedKeySource: TypeAlias = "str | os.PathLike[str] | bytes | Ed25519PublicKey | TrustedKey"
 SigningKeySource: TypeAlias = "str | os.PathLike[str] | bytes | Ed25519PrivateKey | Signer"
@@ -106,8 +107,8 @@ class TrustedKey:
 
     @property
     def label(self) -> str:
-        """What to call the key: its name, or else the start of its id."""
-        return one_line(self.name, 80) if self.name else f"{self.key_id[:16]}…"
+        """What to call the key beside a verdict: its name, quoted if it is not plain words, or else the start of its id."""
+        return shown_name(self.name, _NAME_CHARACTERS) if self.name else f"{self.key_id[:16]}…"
 
     def valid_at(self, moment: dt.datetime) -> bool:
         """Whether a bundle that was written at this moment can be signed with this key."""
@@ -339,7 +340,7 @@ def load_trusted_key(source: TrustedKeySource) -> TrustedKey:
     ... '''
     >>> key = load_trusted_key(pem)
     >>> key.label, key.not_after.isoformat()
-    ('Jane Roe, laptop', '2027-12-31T23:59:59.999999+00:00')
+    ('"Jane Roe, laptop"', '2027-12-31T23:59:59.999999+00:00')
     """
     try:
         from cryptography.exceptions import UnsupportedAlgorithm

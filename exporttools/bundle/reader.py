@@ -11,7 +11,7 @@ from __future__ import annotations
 import datetime as dt
 import hashlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,8 +19,9 @@ from typing import Any
 import pyarrow as pa
 
 from exporttools.bundle import attestation, description
-from exporttools.bundle.bag import GUIDE, TAG_FILE_BYTES, TAG_FILES, TAG_MANIFEST, check_bag
-from exporttools.bundle.contents import FileSlice, open_bag
+from exporttools.bundle.archive import FIT, unfit
+from exporttools.bundle.bag import GUIDE, MANIFEST, TAG_FILE_BYTES, TAG_FILES, TAG_MANIFEST, check_bag, is_foreign
+from exporttools.bundle.contents import BagFiles, FileSlice, open_bag
 from exporttools.bundle.demands import Demands, TrustedKeySources
 from exporttools.bundle.description import PART_FILES
 from exporttools.bundle.keys import TrustedKey
@@ -213,19 +214,24 @@ def _read(
     path: str | os.PathLike[str], demands: Demands, max_bytes: int | None, *, keep: bool
 ) -> tuple[Verification, ExportBundle | None]:
     """Verify; with `keep`, also return the rows."""
+    if not os.fspath(path):  # which Path takes for the working directory
+        raise BundleUnreadable("the path is empty, perhaps from a variable that is not set; expected that of a bundle")
     bag = Path(path)
     rows = None
     try:
         with open_bag(bag, required=_REQUIRED, optional=_OPTIONAL) as opened:
-            signature, stated, more = _verify_files(opened.files, list(demands.trusted_keys))
-            findings = [*opened.findings, *more]
+            contents = {name: file.read() for name, file in opened.files.items() if _is_small(name)}
+            if (nothing := _nothing_to_judge(opened, contents)) is not None:
+                return Verification(bag, nothing, threshold=demands.threshold), None
+            signature, stated, more = _verify_files(opened.files, contents, list(demands.trusted_keys))
+            findings = [*opened.findings, *_unfit_base(bag.name, opened.base, stated), *more]
             findings += demands.unmet(signature, stated)
             if stated is not None and not findings:  # a bundle that fails its manifests or a demand is not parsed
                 rows, findings = _read_rows(opened.files, stated, max_bytes, keep=keep)
     except OSError as error:
         raise BundleUnreadable(f"{quoted(os.fspath(bag))} cannot be read: {one_line(error)}") from error
     if rows is None or stated is None or findings:
-        return Verification(bag, tuple(findings)), None
+        return Verification(bag, tuple(findings), threshold=demands.threshold), None
     source, (first, last) = rows.head.source, rows.totals["steps"].time_range or (None, None)
     verification = Verification(
         bag,
@@ -249,6 +255,22 @@ def _read(
     return verification, rows.bundle
 
 
+def _nothing_to_judge(opened: BagFiles, contents: Mapping[str, bytes]) -> tuple[Finding, ...] | None:
+    """The findings in what has no file of a bundle, of which nothing else can be said; None for anything else."""
+    if is_foreign(opened.names, contents.get(MANIFEST, b""), [*PART_FILES.values(), description.PATH]):
+        found = "a BagIt bag, but not an exporttools bundle"
+        return (Finding("format", ".", f"an exporttools bundle, which has {description.PATH}", found),)
+    return None if opened.files else opened.findings
+
+
+def _unfit_base(name: str, base: str | None, stated: Mapping[str, Any] | None) -> Iterator[Finding]:
+    """Yield what is wrong with the name of a zip file's top directory, by the rules of the bundle's format."""
+    if base is None or stated is None:
+        return
+    if problem := unfit(base, format_version=stated["format_version"]):
+        yield Finding("archive", name, FIT, problem)
+
+
 def _totals(stated: Mapping[str, Any], steps: RowTotals) -> dict[str, int | float | None]:
     """The totals in which everything counts once, as :attr:`ExportBundle.totals` names them."""
     if stated["format_version"] == 1:  # which may have counted twice
@@ -257,11 +279,10 @@ def _totals(stated: Mapping[str, Any], steps: RowTotals) -> dict[str, int | floa
 
 
 def _verify_files(
-    files: Mapping[str, FileSlice], trusted: list[TrustedKey]
+    files: Mapping[str, FileSlice], contents: Mapping[str, bytes], trusted: list[TrustedKey]
 ) -> tuple[attestation.SignatureCheck | None, dict[str, Any] | None, list[Finding]]:
     """The signature, if any, the description, if valid, and what is wrong with any file's bytes."""
     findings: list[Finding] = []
-    contents = {name: files[name].read() for name in (*_OPTIONAL, *_REQUIRED) if name in files and _is_small(name)}
     stated = None
     if description.PATH in contents:
         stated, more = description.parse(contents[description.PATH])

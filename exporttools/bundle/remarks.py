@@ -82,8 +82,8 @@ def remarks(
     if stated["format_version"] == 1:
         yield _format_1(steps)
     elif ambiguous := stated["rolled_up"]["ambiguous"]:
-        steps_have = "step has" if ambiguous == 1 else "steps have"
-        yield f"{ambiguous:,} {steps_have} usage, as parts of them do, so that the totals may count some of it twice"
+        whose = "it" if ambiguous == 1 else "them"
+        yield f"{plural(ambiguous, 'step')} and parts of {whose} have usage, so the totals may count some of it twice"
     if head.trace_count > 1:
         yield f"the run has {head.trace_count:,} traces; the bundle contains one of them"
     yield from _steps_missing(numbers)

@@ -15,7 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
-from exporttools.bundle.demands import signer_name, signer_names
+from exporttools.bundle.demands import signer_names
 from exporttools.bundle.keys import TrustedKey
 from exporttools.files.findings import Finding
 from exporttools.records.schema import RECORD_TYPES
@@ -40,7 +40,7 @@ class Verification:
     path : Path
     findings : tuple of Finding
         Everything that is wrong, and every demand that is not met; empty if there is nothing. If there is something, what
-        follows is None, empty or false: nothing in a bundle that fails is known to be so.
+        follows is None, empty or false, except for your `threshold`: nothing in a bundle that fails is known to be so.
     content_digest : str or None
         SHA-256 over the rows as read.
     format_version : int or None
@@ -104,7 +104,7 @@ class Verification:
     @property
     def ok(self) -> bool:
         """Whether nothing is wrong and every demand is met."""
-        return not self.findings
+        return not self.findings and self.content_digest is not None  # nothing passes whose rows were not read
 
     @property
     def authentic(self) -> bool:
@@ -114,7 +114,7 @@ class Verification:
     @property
     def verdict(self) -> str:
         """``authentic, signed by NAME``, ``intact, unsigned``, ``intact, signature not checked``, ``intact, not signed by a
-        trusted key`` or ``failed``.
+        trusted key``, ``intact, not signed by enough trusted keys`` or ``failed``.
         """
         if not self.ok:
             return "failed"
@@ -122,7 +122,9 @@ class Verification:
             return f"authentic, signed by {signer_names(self.signed_by)}"
         if not self.signed:
             return "intact, unsigned"
-        return "intact, not signed by a trusted key" if self.signature_checked else "intact, signature not checked"
+        if not self.signature_checked:
+            return "intact, signature not checked"
+        return f"intact, not signed by {'enough trusted keys' if self.signed_by else 'a trusted key'}"
 
     def __bool__(self) -> bool:
         return self.ok
@@ -215,7 +217,7 @@ class Verification:
         yield "format", f"{self.format_version}"
         yield "digest", self.content_digest
         for key in self.signed_by:
-            yield "key", f"{key.key_id} ({signer_name(key)})"
+            yield "key", f"{key.key_id} ({key.label})"
         for remark in self.remarks:
             yield "remark", remark
 

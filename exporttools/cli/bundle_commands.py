@@ -86,9 +86,9 @@ def bundle(
 
 @app.command()
 def verify(
-    paths: Annotated[list[Path], typer.Argument(metavar="PATH...", help="Bundles: directories or zip files.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Bundles: directories or zip files.")],
     trusted_key: Annotated[
-        list[str] | None,  # not Path, which takes nothing for the working directory
+        list[str] | None,
         typer.Option(
             metavar="KEY.pub",
             help="A public key that you trust, or a directory of them; repeatable. A bundle that none of them signed fails.",
@@ -134,7 +134,7 @@ def verify(
         run_id=run,
     )
     results: list[Verification | Unread] = []
-    for path in paths:
+    for path in paths:  # not Path, which takes nothing for the working directory
         try:
             verification = verify_demanded(path, demands)
         except BundleError as error:
@@ -164,7 +164,7 @@ def verify(
 class Unread:
     """A path that could not be read as a bundle, in place of its verification. False."""
 
-    path: Path
+    path: str
     error: str
     authentic: bool = False
 
@@ -173,7 +173,7 @@ class Unread:
 
     def to_dict(self) -> dict[str, Any]:
         """What a program that reads verdicts needs to know."""
-        return {"path": str(self.path), "verdict": "unreadable", "ok": False, "authentic": False, "error": self.error}
+        return {"path": self.path, "verdict": "unreadable", "ok": False, "authentic": False, "error": self.error}
 
 
 _CSV_COLUMNS = (
@@ -213,7 +213,7 @@ def keygen(
     """
     from exporttools.bundle import write_key_pair
 
-    from_environment = bool(os.environ.get(PASSPHRASE))
+    from_environment = PASSPHRASE in os.environ
     secret = _passphrase("passphrase for the new key", confirm=True) if passphrase or from_environment else None
     key = write_key_pair(path, passphrase=secret)
     note(f"key id {key.key_id}")
@@ -236,7 +236,9 @@ def _signing_key(path: Path) -> SigningKey:
 
 def _passphrase(prompt: str, *, confirm: bool = False) -> str:
     """Read a passphrase from the environment, or else ask for it at the terminal without echo."""
-    if from_environment := os.environ.get(PASSPHRASE):
+    if (from_environment := os.environ.get(PASSPHRASE)) is not None:
+        if not from_environment:
+            raise ConfigError(f"{PASSPHRASE} is set but empty; give it the passphrase, or unset it")
         return from_environment
     if not sys.stdin.isatty():
         raise ConfigError(f"the {prompt} is needed; set {PASSPHRASE}, or run in a terminal to be asked for it")

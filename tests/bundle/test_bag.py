@@ -83,6 +83,21 @@ def test_a_bag_of_somebody_else_is_one_finding(tmp_path: Path) -> None:
         "format: .: expected an exporttools bundle, which has data/bundle.json; "
         "found a BagIt bag, but not an exporttools bundle"
     )
+    # Nothing more can be said of it, whatever is demanded.
+    key = Path(__file__).parents[1] / "golden/TEST-ONLY.key.pub"
+    assert verify_bundle(tmp_path / "photos", trusted_keys=key, incident_id="i", run_id="r").findings == (finding,)
+    (tmp_path / "empty").mkdir()
+    bagit.make_bag(str(tmp_path / "empty"), checksums=["sha256", "sha512"])  # it writes no manifest
+    assert found_in(tmp_path / "empty") == [finding]
+
+
+def test_a_bundle_whose_data_is_gone_is_still_one(tmp_path: Path) -> None:
+    path = write_bundle(a_bundle(), tmp_path / "bundle")
+    for name in PAYLOAD:
+        (path / name).unlink()
+    assert [(finding.code, finding.path) for finding in found_in(path)] == [
+        ("missing", name) for name in sorted(PAYLOAD)
+    ]
 
 
 # Manifests and tag files

@@ -212,8 +212,18 @@ def test_promise_22_two_of_three(keys: Path, tmp_path: Path) -> None:
     options = [argument for key in trusted for argument in ("--trusted-key", key)]
     assert [call("verify", path, *options, "--threshold", "2").exit_code for path in (both, one)] == [0, 1]
     told = verify_bundle(one, trusted_keys=trusted, threshold=2, require_trusted=False)
-    assert (told.verdict, told.authentic) == ("intact, not signed by a trusted key", False)
+    assert (told.verdict, told.authentic) == ("intact, not signed by enough trusted keys", False)
     assert "1 of the 2 trusted keys asked for signed it" in str(told)
+    assert [verify_bundle(path, trusted_keys=trusted, threshold=2).threshold for path in (both, one)] == [2, 2]
+
+
+def test_two_keys_of_one_name_are_told_apart(keys: Path, tmp_path: Path) -> None:
+    pair = [TrustedKey(load_trusted_key(keys / f"{name}.pub").octets, "Jane") for name in ("alice", "bob")]
+    path = signed(tmp_path / "b", keys, "alice", "bob")
+    names = ", ".join(f"Jane ({key.key_id[:16]}\u2026)" for key in pair)
+    assert verify_bundle(path, trusted_keys=pair, threshold=2).verdict == f"authentic, signed by {names}"
+    (finding,) = verify_bundle(signed(tmp_path / "c", keys, "carol"), trusted_keys=pair).findings
+    assert finding.expected == f"a signature by one of 2 trusted keys ({names})"
 
 
 def test_the_same_key_twice_counts_once(keys: Path, tmp_path: Path) -> None:
@@ -223,7 +233,7 @@ def test_the_same_key_twice_counts_once(keys: Path, tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         verify_bundle(path, trusted_keys=[keys / "alice.pub", again], threshold=2)
     assert str(caught.value) == (
-        "threshold is 2, but there is 1 different trusted key; name more keys, or lower the threshold"
+        "threshold is 2; expected at most 1, the number of different trusted keys; name more keys, or lower the threshold"
     )
 
 
@@ -391,7 +401,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a threshold that is too high": (
         {"trusted_keys": [TrustedKey(bytes(32)), TrustedKey(b"1" * 32)], "threshold": 3},
-        "threshold is 3, but there are 2 different trusted keys; name more keys, or lower the threshold",
+        "threshold is 3; expected at most 2, the number of different trusted keys; name more keys, or lower the threshold",
     ),
     "a threshold of none": ({"threshold": 0}, "threshold is 0; expected a number of keys, at least 1"),
     "a threshold below none": ({"threshold": -1}, "threshold is -1; expected a number of keys, at least 1"),

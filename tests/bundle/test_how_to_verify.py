@@ -37,7 +37,7 @@ GUIDE = guide().decode("ascii")
 ATTESTATION = "attestation.dsse.json"
 BLOCKS = [textwrap.dedent(part).strip() for part in GUIDE.split("\n\n") if re.match(r" {4}\S", part)]
 SET_UP, *STEPS, READ, ROWS, INSTALL = BLOCKS
-BY_HAND = ["2 OK", "3 OK", "4 OK", "5 OK", "6 OK"]
+BY_HAND = ["1 OK", "2 OK", "3 OK", "4 OK", "5 OK", "6 OK"]
 
 pytestmark = needs_openssl
 
@@ -51,8 +51,8 @@ def test_the_text_is_what_it_should_be() -> None:
     assert max(map(len, lines)) < 72
     assert [line for line in lines if line != line.rstrip() or "\t" in line] == []
     assert re.findall(r"^(\d)\. ", GUIDE, re.MULTILINE) == list("12345678")
-    assert len(STEPS) == len(BY_HAND)
-    for number, step in zip("23456", STEPS, strict=True):
+    assert len(STEPS) + 1 == len(BY_HAND)
+    for number, step in zip("123456", [SET_UP, *STEPS], strict=True):
         assert f'echo "{number} OK' in step
 
 
@@ -128,7 +128,7 @@ def by_hand(
 
 
 def passed(*signers: SigningKey) -> list[str]:
-    return ["2 OK", "3 OK", *(f"4 OK, signed with {key.key_id}" for key in signers), "5 OK", "6 OK"]
+    return ["1 OK", "2 OK", "3 OK", *(f"4 OK, signed with {key.key_id}" for key in signers), "5 OK", "6 OK"]
 
 
 @pytest.mark.parametrize("sh", ["sh", "bash", "dash"])
@@ -145,6 +145,16 @@ def test_a_key_file_with_a_name_and_a_bundle_whose_name_is_an_option(
     assert by_hand(once, tmp_path / "named.pub") == passed(keys[0])
     shutil.copytree(once, tmp_path / "-P")
     assert by_hand(Path("-P"), files[keys[0]], cwd=tmp_path) == passed(keys[0])
+
+
+def test_the_steps_are_about_the_directory_that_was_filled_in(
+    once: Path, keys: list[SigningKey], files: dict[SigningKey, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """From within another bundle, as after verifying that; and where the shell looks for directories elsewhere."""
+    assert by_hand(Path("nothing"), files[keys[0]], cwd=once) == []
+    (tmp_path / "once").mkdir()
+    monkeypatch.setenv("CDPATH", str(once.parent))
+    assert by_hand(Path("once"), files[keys[0]], cwd=tmp_path) == ["1 OK"]
 
 
 def test_promise_06_two_keys(twice: Path, keys: list[SigningKey], files: dict[SigningKey, Path]) -> None:
@@ -178,8 +188,8 @@ def test_promise_06_a_zip_file_after_unpacking(
 
 
 def test_an_unsigned_bundle_is_shown_to_be_whole(written: Path) -> None:
-    assert by_hand(written, signed=False) == ["2 OK", "3 OK"]
-    assert by_hand(written, Path("none")) == []
+    assert by_hand(written, signed=False) == ["1 OK", "2 OK", "3 OK"]
+    assert by_hand(written, Path("none")) == ["1 OK"]
 
 
 def test_what_it_says_and_its_rows(once: Path, files: dict[SigningKey, Path], keys: list[SigningKey]) -> None:
@@ -189,7 +199,7 @@ def test_what_it_says_and_its_rows(once: Path, files: dict[SigningKey, Path], ke
     assert "\u2502 step_index \u2502" in rows  # DuckDB's table
     assert "step_index: int64 not null" in rows
     told = by_hand(once, files[keys[0]], more=INSTALL.splitlines()[1])
-    assert [line for line in told if line.startswith(".: authentic")]
+    assert 'authentic, signed by 0.pub: "."' in told
     assert INSTALL == "pip install 'exporttools[sign]'\nexporttools verify --trusted-key \"$K\" ."
 
 
@@ -362,4 +372,4 @@ def test_promise_06_a_hostile_bundle_of_two_signers_fails_at_a_step(
 def test_a_key_that_is_not_one_does_not_pass(once: Path, tmp_path: Path) -> None:
     (tmp_path / "empty").touch()
     for key in (tmp_path / "empty", tmp_path / "none"):
-        assert by_hand(once, key) == ["2 OK", "3 OK"]
+        assert by_hand(once, key) == ["1 OK", "2 OK", "3 OK"]

@@ -36,6 +36,8 @@ NEW_YEAR = dt.datetime(2026, 1, 1, tzinfo=dt.UTC)
         ("name: Jane Roe, laptop\n", "Jane Roe, laptop", None, None),
         ("Name = Jane\r\nNot-Before: 2026-01-01\r\n", "Jane", NEW_YEAR, None),
         ("# name: Jane\n\n  not after: 2026-01-01T00:00:00Z\n", "Jane", None, NEW_YEAR),
+        ("\ufeffname: Jane\n", "Jane", None, None),
+        ("\ufeff", "signer.pub", None, None),
         ("not_after: 2025-12-31\n", "signer.pub", None, NEW_YEAR - dt.timedelta(microseconds=1)),
         ("not_before: 2026-01-01T02:00:00+02:00\n", "signer.pub", NEW_YEAR, None),
         ("Key Attributes: <No Attributes>\nfriendlyName: x\nthe name: y\n", "signer.pub", None, None),
@@ -62,7 +64,8 @@ def test_the_name_of_an_openssh_key_is_its_comment(tmp_path: Path) -> None:
 
 def test_what_a_key_is_called() -> None:
     assert KEY.label == f"{KEY.key_id[:16]}\u2026"
-    assert TrustedKey(KEY.octets, "Jane\n\x1b[31mRoe").label == "Jane Roe"
+    assert TrustedKey(KEY.octets, "Jane\n\x1b[31mRoe").label == r'"Jane\n\u001b[31mRoe"'
+    assert TrustedKey(KEY.octets, "Jane, Bob").label == '"Jane, Bob"'
     assert load_trusted_key(KEY) is KEY
 
 
@@ -71,6 +74,10 @@ def test_what_a_key_is_called() -> None:
     [
         ("name: a\nName: b\n", "the key given: expected one name before the key; found two"),
         ("name:\n", "the key given: the line 'name:' before the key has no value"),
+        (
+            "not_after 2020-01-01\n",
+            "the key given: the line 'not_after 2020-01-01' before the key has no colon before its value",
+        ),
         (
             "not_after: tomorrow\n",
             "the key given: not_after: 'tomorrow' is not a time; use for example 2026-10-05 or 2026-10-05T14:00:00Z",
@@ -86,6 +93,14 @@ def test_lines_before_a_key_that_are_not_valid(lines: str, message: str) -> None
     with pytest.raises(ConfigError) as caught:
         load_trusted_key(lines.encode() + PEM)
     assert str(caught.value) == message
+
+
+@pytest.mark.parametrize("key", [PEM, PEM.replace(b"\n", b"\r\n"), openssh(ED25519) + b" jane@example\n"])
+@pytest.mark.parametrize("line", ["not_after: 2020-01-01", "# Name: Jane"])
+def test_a_line_after_a_key_is_not_overlooked(key: bytes, line: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_trusted_key(key + f"{line}\n".encode())
+    assert str(caught.value) == f"the key given: the line '{line}' stands after the key; move it before the key"
 
 
 def test_a_bundle_that_was_written_outside_of_a_keys_period_is_not_authentic(tmp_path: Path) -> None:

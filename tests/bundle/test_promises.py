@@ -35,6 +35,7 @@ from tests.bundle.envelopes import envelope_of, laid_out
 from tests.steps import Tags, a_step, steps_of
 
 ATTESTATION = "attestation.dsse.json"
+KEY_ID = re.compile("[0-9a-f]{64}")
 FORMS: dict[str, dict[str, Any]] = {"directory": {}, "archive": {"archive": True}}
 
 
@@ -228,14 +229,15 @@ def test_promise_06_other_signatures_than_those_that_were_made(
         for trusted in ({}, {"trusted_keys": both, "require_trusted": False}):
             (finding,) = verify_bundle(bag, **trusted).findings
             assert (finding.code, finding.path) == ("signature", ATTESTATION)
-            assert finding.found == f"signatures by {', '.join(signer.key_id for signer in keys)}"
+            assert finding.found.startswith(f"{len(keys)} signature")
+            assert not KEY_ID.search(str(finding))  # whoever they claim to be by
 
 
 def test_promise_06_a_removed_signature_is_found_whoever_makes_the_bag_anew(bag: Path, key: SigningKey) -> None:
     (bag / ATTESTATION).unlink()
     rehash_tags(bag)
     findings = {str(finding) for finding in verify_bundle(bag).findings}
-    assert f"missing: {ATTESTATION}: expected signatures by {key.key_id} (bundle.json); found nothing" in findings
+    assert f"missing: {ATTESTATION}: expected 1 signature (bundle.json); found nothing" in findings
 
 
 def test_promise_06_an_envelope_of_the_other_format(bag: Path, tmp_path: Path) -> None:

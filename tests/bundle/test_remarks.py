@@ -89,7 +89,7 @@ ODD: dict[str, tuple[dict[str, Any], list[str]]] = {
         [f"step_index has gaps: of the numbers 1 to {2**31:,}, {2**31 - 2:,} have no step"],
     ),
     "usage that may count twice": (
-        READ | {"steps": nested(0, 500, 900)}, ["1 step has usage, as parts of them do, so that the totals may count some of it twice"],
+        READ | {"steps": nested(0, 500, 900)}, ["1 step and parts of it have usage, so the totals may count some of it twice"],
     ),
     "usage that counts once": (READ | {"steps": nested(0, 900, 900)}, []),
     "more traces": (READ | {"trace_count": 3}, ["the run has 3 traces; the bundle contains one of them"]),

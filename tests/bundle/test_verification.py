@@ -228,3 +228,8 @@ def test_a_notebook_shows_the_first_hundred_findings() -> None:
     assert "<li>… 3 more</li>" in found._repr_html_()
     assert len(str(found).splitlines()) == 104
     assert len(found.to_dict()["findings"]) == 103
+
+
+def test_a_verification_of_nothing_is_no_verdict() -> None:
+    found = Verification(Path("b"))
+    assert (found.ok, found.authentic, found.verdict) == (False, False, "failed")

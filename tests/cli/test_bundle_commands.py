@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from exporttools import BundleUnreadable, compare_bundles, read_bundle, verify_bundle
 from tests.cli.invoking import call
 
 
@@ -143,6 +144,20 @@ def test_a_missing_path_in_json_and_csv(several: tuple[str, ...]) -> None:
     ]
 
 
+def test_an_empty_path_is_not_the_working_directory(several: tuple[str, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir("good")
+    assert call("verify", ".").exit_code == 0
+    result = call("verify", "", "-f", "json")
+    error = "the path is empty, perhaps from a variable that is not set; expected that of a bundle"
+    assert (result.exit_code, result.stderr) == (2, f"error: {error}\n")
+    assert [(one["path"], one["verdict"], one["error"]) for one in json.loads(result.stdout)] == [
+        ("", "unreadable", error)
+    ]
+    for read in (verify_bundle, read_bundle, lambda path: compare_bundles(path, ".")):
+        with pytest.raises(BundleUnreadable, match="the path is empty"):
+            read("")
+
+
 def test_nothing_but_missing_paths(tmp_path: Path) -> None:
     result = call("verify", tmp_path / "a", tmp_path / "b", "-f", "json")
     assert (result.exit_code, len(json.loads(result.stdout))) == (2, 2)
@@ -196,8 +211,10 @@ def test_a_passphrase_in_the_environment_never_makes_an_open_key(
     assert result.stderr.splitlines()[1:] == ["encrypted with the passphrase in EXPORTTOOLS_KEY_PASSPHRASE"]
     assert path.read_text().startswith("-----BEGIN ENCRYPTED PRIVATE KEY-----\n")
     monkeypatch.setenv("EXPORTTOOLS_KEY_PASSPHRASE", "")
-    assert call("keygen", str(tmp_path / "open")).exit_code == 0
-    assert (tmp_path / "open").read_text().startswith("-----BEGIN PRIVATE KEY-----\n")
+    result = call("keygen", str(tmp_path / "open"))
+    assert (result.exit_code, result.stdout) == (2, "")
+    assert result.stderr == "error: EXPORTTOOLS_KEY_PASSPHRASE is set but empty; give it the passphrase, or unset it\n"
+    assert not (tmp_path / "open").exists()
 
 
 def test_several_keys_sign(url: str, tmp_path: Path, keys: Path) -> None:

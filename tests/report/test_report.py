@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import datetime as dt
 import os
 import re
 from collections.abc import Mapping
@@ -152,6 +153,14 @@ def test_hostile_text_is_inert(period: tuple[Result, Path]) -> None:
 def test_an_incident_without_a_run_has_a_report(tmp_path: Path, sample_urls: dict[str, str]) -> None:
     path = write_report("inc-0000-7", tmp_path / "r.html", database_url=sample_urls["postgresql"])
     assert ("missing", "run, trace, steps") in facts(path.read_text())
+
+
+def test_what_is_odd_is_remarked_at_its_foot(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("exporttools.report.writing.run_notebook", _write_a_bundle)
+    early = run()["started_at"] - dt.timedelta(minutes=3)
+    url = create_native(f"sqlite:///{tmp_path / 'd.sqlite'}", one_of_each(runs=[run(completed_at=early)]))
+    page = write_report("i1", tmp_path / "r.html", database_url=url)
+    assert ("remark", "the run ends 3 min before it starts") in facts(page.read_text())
 
 
 def test_no_report_is_half_written(tmp_path: Path, sample_urls: dict[str, str]) -> None:
