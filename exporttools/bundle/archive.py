@@ -45,8 +45,9 @@ _CHUNK_BYTES = 1 << 20
 
 FIT = "a directory name that every system accepts"
 
-# No name on Windows has one of the first line; a shell gives the others a meaning, quoted in some way or not.
-_UNSAFE = frozenset('/\\:<>"|?*' + "$&;'`!%^")
+# No name on Windows has one of the first; a shell gives the next a meaning, quoted in some way or not; of what is before and
+# after =, readers of Parquet make a column and its value in every row.
+_UNSAFE = frozenset('/\\:<>"|?*' + "$&;'`!%^" + "=")
 # Windows opens a device under such a name, whatever its case and extension (Naming Files, Paths, and Namespaces).
 _RESERVED = re.compile(r"(?i:con|prn|aux|nul|conin\$|conout\$|(?:com|lpt)[0-9\u00b9\u00b2\u00b3])")
 

@@ -12,6 +12,7 @@ import datetime as dt
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from exporttools.bundle.demands import Demands, TrustedKeySources
 from exporttools.bundle.description import PART_FILES
 from exporttools.bundle.keys import TrustedKey
 from exporttools.bundle.parts import MOST_PART_BYTES, PartRefused, read_part
-from exporttools.bundle.remarks import StepNumbers, remarks
+from exporttools.bundle.remarks import StepNumbers, hidden_columns, remarks
 from exporttools.bundle.verification import Verification
 from exporttools.errors import BundleUnreadable, ConfigError, ExportToolsError, VerificationFailed
 from exporttools.files.findings import Finding
@@ -250,7 +251,7 @@ def _read(
         signature_checked=signature is not None and bool(demands.trusted_keys),
         signed_by=() if signature is None else signature.trusted,
         threshold=demands.threshold,
-        remarks=rows.remarks,
+        remarks=(*hidden_columns(bag, rows.head), *rows.remarks),
     )
     return verification, rows.bundle
 
@@ -341,7 +342,9 @@ def _read_rows(
     numbers = StepNumbers()
     for part, name in PART_FILES.items():
         try:
-            totals[part], tables[part] = _read_table(part, files[name], max_bytes, numbers, keep=keep)
+            totals[part], tables[part] = _read_table(
+                part, files[name], stated["format_version"], max_bytes, numbers, keep=keep
+            )
         except (PartRefused, ExportToolsError) as error:
             findings.append(Finding("schema", name, f"the rows of a bundle's {part}", one_line(error, 400)))
     if findings:
@@ -368,20 +371,21 @@ def _read_rows(
 
 
 def _read_table(
-    part: str, file: FileSlice, max_bytes: int | None, numbers: StepNumbers, *, keep: bool
+    part: str, file: FileSlice, format_version: int, max_bytes: int | None, numbers: StepNumbers, *, keep: bool
 ) -> tuple[RowTotals, SnapshotTable[Any]]:
     """The totals of a part's rows, and the rows; those of the steps only with `keep`."""
     snapshot_type = _SNAPSHOT_TYPES[part]
-    schema, batches = read_part(snapshot_type.RECORD_TYPE, file, max_bytes=max_bytes)
+    schema, batches = read_part(snapshot_type.RECORD_TYPE, file, format_version=format_version, max_bytes=max_bytes)
     totals, kept = RowTotals(snapshot_type.RECORD_TYPE, schema), []
-    for batch in batches:
-        totals.update(batch)
-        if part == "steps":
-            numbers.update(batch)
-        elif part == "trace" and batch.num_rows:
-            numbers.violation = batch["violation_step_index"][0].as_py()  # traces are read before their steps
-        if keep or part != "steps":
-            kept.append(batch)
-        if part != "steps" and totals.rows > 1:
-            break  # one too many is enough
+    with closing(batches):
+        for batch in batches:
+            totals.update(batch)
+            if part == "steps":
+                numbers.update(batch)
+            elif part == "trace" and batch.num_rows:
+                numbers.violation = batch["violation_step_index"][0].as_py()  # traces are read before their steps
+            if keep or part != "steps":
+                kept.append(batch)
+            if part != "steps" and totals.rows > 1:
+                break  # one too many is enough
     return totals, SnapshotTable(snapshot_type, pa.Table.from_batches(kept, schema))

@@ -7,7 +7,9 @@ oddity, however often it occurs. Steps are seen batch by batch and not kept.
 from __future__ import annotations
 
 import datetime as dt
+import os
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,6 +18,7 @@ import pyarrow as pa
 from exporttools.bundle import description
 from exporttools.records.export_bundle import ExportBundle
 from exporttools.records.row_totals import RowTotals
+from exporttools.text.inert import shown_name
 from exporttools.text.words import amount_text, plural
 from exporttools.times import SECOND_US, duration_text, parse_utc, time_text
 
@@ -89,6 +92,26 @@ def remarks(
     yield from _steps_missing(numbers)
     yield from _out_of_order(head, steps)
     yield from _before_it_happened(stated, head, steps, now or dt.datetime.now(dt.UTC))
+
+
+def hidden_columns(bag: Path, head: ExportBundle) -> Iterator[str]:
+    """Yield which columns readers would take from the directories of a bundle's path, and not from its files.
+
+    Parameters
+    ----------
+    bag : Path
+        Where the bundle is.
+    head : ExportBundle
+        Its parts; the steps may be left out.
+    """
+    columns = {name for table in head.tables.values() for name in table.schema.names}
+    for directory in Path(os.path.abspath(bag)).parts:  # noqa: PTH100 - resolve() would follow links, which readers do not
+        column, equals, _ = directory.partition("=")
+        if equals and column in columns:
+            yield (
+                f"the path has the directory {shown_name(directory, 60)}: DuckDB and others read {column} from it, the same in "
+                "every row, and not from the file (in DuckDB, set hive_partitioning = false)"
+            )
 
 
 def _format_1(steps: RowTotals) -> str:

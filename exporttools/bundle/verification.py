@@ -229,7 +229,7 @@ class Verification:
             return f"not damaged; but anybody could have signed it: name the keys that you trust{install}"
         if self.signed_by:
             return f"not damaged; {len(self.signed_by):,} of the {self.threshold:,} trusted keys asked for signed it"
-        return "not damaged; but no key that you trust, and that was valid then, signed it"
+        return "not damaged; but no trusted key that was valid at the time signed it"
 
     def _totals_text(self) -> str:
         tokens, cents, duration_ms = (self.totals[name] for name in ("tokens", "cost_cents", "duration_ms"))

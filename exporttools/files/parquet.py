@@ -68,7 +68,13 @@ def scan_options() -> ds.ParquetFragmentScanOptions:
 
 
 def parquet_writer(
-    file: Any, schema: pa.Schema, *, dictionary: Sequence[str], compression_level: int = 1, store_schema: bool = True
+    file: Any,
+    schema: pa.Schema,
+    *,
+    dictionary: Sequence[str],
+    compression_level: int = 1,
+    store_schema: bool = True,
+    statistics: bool = True,
 ) -> pq.ParquetWriter:
     """A writer of one Parquet file: zstd, with a checksum in every page.
 
@@ -82,6 +88,8 @@ def parquet_writer(
         1 is zstd's fastest and pyarrow's default; a file that ships with the package is worth more time.
     store_schema : bool
         Whether the footer also holds the Arrow schema, with the units and meanings of columns.
+    statistics : bool
+        Whether it holds the minimum and maximum of each column, by which readers pass over row groups.
     """
     return pq.ParquetWriter(
         file,
@@ -90,6 +98,7 @@ def parquet_writer(
         compression_level=compression_level,
         use_dictionary=list(dictionary),
         store_schema=store_schema,
+        write_statistics=statistics,
         write_page_checksum=True,
     )
 

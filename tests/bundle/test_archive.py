@@ -89,7 +89,7 @@ DEVICE, OTHERWISE = "', which is a device on Windows", "', which a shell or Wind
 UNBEARABLE = {
     **dict.fromkeys(["CON", "con", "nul", "PRN.txt", "aux.bundle", "Com1", "LPT9.x.y", "COM\u00b9", "NUL .bundle"], DEVICE),
     **dict.fromkeys(["a.", "a ", " a", "a. ", "-rf", "--help", "~", "~root"], OTHERWISE),
-    **{f"a{c}b": repr(f"a{c}b") for c in "<>\"|?*$&;'`!%^"}, "$(id)": "'$(id)'", "CONIN$": "'CONIN$'",
+    **{f"a{c}b": repr(f"a{c}b") for c in "<>\"|?*$&;'`!%^="}, "$(id)": "'$(id)'", "CONIN$": "'CONIN$'",
 }  # fmt: skip
 
 
@@ -400,7 +400,7 @@ def test_a_directory_that_windows_or_a_shell_cannot_bear_is_refused(tmp_path: Pa
     assert str(finding).endswith(UNBEARABLE[base])
 
 
-@pytest.mark.parametrize("base", ["console", "nullify", "COM", "com10", "a-b~c", "a.b", "inc (1)", "a#1 [x]{y}=+,@"])
+@pytest.mark.parametrize("base", ["console", "nullify", "COM", "com10", "a-b~c", "a.b", "inc (1)", "a#1 [x]{y}+,@"])
 def test_a_name_that_only_looks_so_is_written(bag: Path, tmp_path: Path, base: str) -> None:
     path = packed(bag, tmp_path / "b.zip", base)
     with zipfile.ZipFile(path) as archive:

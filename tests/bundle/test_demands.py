@@ -181,7 +181,7 @@ def test_opting_out_is_explicit_and_said(keys: Path, tmp_path: Path) -> None:
     found = verify_bundle(path, **demands)
     assert (found.verdict, found.ok, found.authentic) == ("intact, not signed by a trusted key", True, False)
     assert (found.signed, found.signature_checked, found.signed_by) == (True, True, ())
-    assert "note        not damaged; but no key that you trust, and that was valid then, signed it" in str(found)
+    assert "note        not damaged; but no trusted key that was valid at the time signed it" in str(found)
     assert verify_bundle(unsigned, **demands).verdict == "intact, unsigned"
     assert verify_bundle(signed(tmp_path / "c", keys, "alice"), **demands).verdict == "authentic, signed by alice.pub"
     assert read_bundle(path, **demands) == a_bundle()

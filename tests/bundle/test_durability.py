@@ -152,8 +152,8 @@ def operations_of(write: Callable[[], object]) -> list[str]:
         see_operations(patch, lambda name, _: names.append(name))
         write()
     # Four Parquet files of several writes each, the description, the tag files: the tests are about all of them.
-    assert len(names) > 60
-    assert names.count("write") > 20
+    assert len(names) > 40
+    assert names.count("write") > 15
     assert names.count("create") >= 9
     assert names.count("mkdir") >= 2
     assert "fsync" in names
@@ -321,7 +321,7 @@ def test_promise_12_killed_at_any_moment_leaves_nothing_or_a_verified_bundle(
         assert read_bundle(path) == bundle
     assert set(there) == {False, True}
     assert there == sorted(there)  # once there, it stays
-    assert partials > 50
+    assert partials > 40
 
 
 def test_promise_13_a_disk_full_at_any_operation_is_told_and_leaves_nothing(

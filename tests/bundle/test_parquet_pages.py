@@ -13,7 +13,6 @@ from tests.bundle.parquet_files import (
     chunk_of,
     crafted,
     dictionary_of,
-    equal_or_refused,
     framed,
     of_ten,
     page,
@@ -50,12 +49,9 @@ def test_what_is_made_by_hand_is_parquet() -> None:
         (framed(b"\x15" + b"\xff" * 5 + b"\1\0"), "a Thrift number of more than 32 bits"),
         (framed(b"\x15\2\5\2\4\0"), "a Thrift struct whose fields are out of order"),
         (framed(b"\x1c" * 40 + b"\0" * 41), "a Thrift struct with more levels than Parquet has"),
-        (framed(b"\x19\x1c\0"), "a Thrift list that Parquet does not have there"),
-        (framed(b"\x29\x15\0"), "a Thrift list that Parquet does not have there"),
-        (framed(b"\x05\x81\x80\x08\2"), "a Thrift struct whose fields are out of order"),
         (framed(b"\x1a\0"), "a Thrift field of type 10"),
         (framed(b"\x29\xfc" + varint(100_001)), "a Parquet footer with more than 100,000 elements"),
-        (framed(b"\0"), "Couldn't deserialize thrift"),
+        (framed(b"\0"), "column 0 is missing; expected 'step_index'"),
     ],
 )  # fmt: skip
 def test_promise_16_what_is_no_parquet_is_refused(octets: bytes, message: str) -> None:
@@ -69,35 +65,35 @@ NUMBERS = bytes(80)
 LIES: dict[str, tuple[Callable[[], bytes], str]] = {
     "more rows in the footer": (
         lambda: crafted((10, {}), footer=lambda footer: footer | {3: ("i64", 11)}),
-        "a footer of 11 rows; expected 10 as in its row groups"),
+        "footer: num_rows: expected 10; found 11"),
     "fewer rows in the footer": (
         lambda: crafted((10, {}), (10, {}), footer=lambda footer: footer | {3: ("i64", 10)}),
-        "a footer of 10 rows; expected 20 as in its row groups"),
+        "footer: num_rows: expected 20; found 10"),
     "more values in a column": (
         lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={5: ("i64", 11)})),
-        "column tokens: 11 values; expected 10 as in its row group"),
+        "column tokens: footer: meta_data.num_values: expected 10; found 11"),
     "negative rows": (
         lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={5: ("i64", -10)})),
-        "column tokens: -10 values; expected 10 as in its row group"),
-    "fewer values in the pages": (lambda: of_ten(tokens=page(bytes(72), 9)), "column tokens: pages of 9 values; expected 10"),
+        "column tokens: footer: meta_data.num_values: expected 10; found -10"),
+    "fewer values in the pages": (lambda: of_ten(tokens=page(bytes(72), 9)), "column tokens: pages of 19 values; expected 10 as in its row group"),
     "more values in the pages": (lambda: of_ten(tokens=page(bytes(88), 11)), "column tokens: pages of 11 values; expected 10"),
-    "more values than the page has": (lambda: of_ten(tokens=page(bytes(72), 10)), "Unexpected end of stream"),
+    "more values than the page has": (lambda: of_ten(tokens=page(bytes(72), 10)), "column tokens: a page of 10 values in 72 bytes; expected 80"),
     "negative values": (
         lambda: of_ten(tokens=page(NUMBERS, -10) + page(bytes(160), 20)), "column tokens: a page of -10 values in "),
     "a page of 2 GB": (
         lambda: of_ten(tokens=page(NUMBERS, 10, changes={2: ("i32", 2**31 - 1)})), " bytes that unpack to 2,147,"),
     "a page of 60 MB that has 80 bytes": (
-        lambda: of_ten(tokens=page(NUMBERS, 10, changes={2: ("i32", 60_000_000)})), "Corrupt ZSTD compressed data"),
+        lambda: of_ten(tokens=page(NUMBERS, 10, changes={2: ("i32", 60_000_000)})), "column tokens: not one zstd frame as it is written: it says that it unpacks to 80 bytes; expected 60,000,000"),
     "a page of a negative size": (
         lambda: of_ten(tokens=page(NUMBERS, 10, changes={2: ("i32", -1)})), "column tokens: a page of 10 values in "),
     "a page before the last": (
         lambda: of_ten(tokens=page(NUMBERS, 10, changes={3: ("i32", -100)})), "column tokens: a page of 10 values in -100 bytes"),
     "a page that ends after its column": (
-        lambda: of_ten(tokens=page(NUMBERS, 10, changes={3: ("i32", 1000)})), "column tokens: a page of 10 values in 1,000 bytes"),
+        lambda: of_ten(tokens=page(NUMBERS, 10, changes={3: ("i32", 1000)})), "column tokens: a page of 1,000 bytes; expected at most 144"),
     "a gap after the last page": (
-        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\0" * 5})), "column tokens: a page of kind -1; expected data or a dictionary"),
+        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\0" * 5})), "column tokens: footer: meta_data.total_compressed_size: expected 41; found 46"),
     "a page that has no end": (
-        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\x15"})), "column tokens: a truncated page header"),
+        lambda: crafted((10, {"tokens": page(NUMBERS, 10) + b"\x15"})), "column tokens: footer: meta_data.total_compressed_size: expected 41; found 42"),
     "a page of another kind": (
         lambda: of_ten(tokens=page(NUMBERS, 10, changes={1: ("i32", 1)})), "column tokens: a page of kind 1; expected data or a dictionary"),
     "a page of version 2 with the header of version 1": (
@@ -107,9 +103,9 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         lambda: of_ten(tokens=page(NUMBERS, 10, changes={4: ("i64", 1)})), "column tokens: a page without a checksum"),
     "a wrong checksum": (lambda: of_ten(tokens=page(NUMBERS, 10, changes={4: ("i32", 1)})), "could not verify page integrity"),
     "a dictionary of 2**31 numbers": (
-        lambda: of_ten(tokens=dictionary_of(bytes(8), 1, 10, says=2**31 - 1)), "column tokens: a dictionary of 2,147,483,647 values in 8 bytes"),
+        lambda: of_ten(tokens=dictionary_of(bytes(8), 1, 10, says=2**31 - 1)), "column tokens: a dictionary of 2,147,483,647 texts in 8 bytes"),
     "a dictionary of 2**31 texts": (
-        lambda: of_ten(status=dictionary_of(text(2), 1, 10, says=2**31 - 1)), "column status: a dictionary of 2,147,483,647 values in 6 bytes"),
+        lambda: of_ten(status=dictionary_of(text(2), 1, 10, says=2**31 - 1)), "column status: a dictionary of 2,147,483,647 texts in 6 bytes"),
     "a dictionary of more texts than it has": (
         lambda: of_ten(status=dictionary_of(text(12), 1, 10, says=4)), "column status: a dictionary of 16 bytes whose texts end at "),
     "a dictionary of fewer texts than it has": (
@@ -121,34 +117,34 @@ LIES: dict[str, tuple[Callable[[], bytes], str]] = {
         "column status: a dictionary that is not its first page"),
     "an index beyond the dictionary": (
         lambda: of_ten(status=(page(text(2), 1, kind=2) + page(b"\3" + varint(10 << 1) + b"\7", 10, 8), len(page(text(2), 1, kind=2)))),
-        "Index not in dictionary bounds"),
-    "indices without a dictionary": (lambda: of_ten(status=page(b"\0" + varint(20), 10, 8)), ""),
+        "column status: indices of 3 bits into a dictionary of 1 texts"),
+    "indices without a dictionary": (lambda: of_ten(status=page(b"\0" + varint(20), 10, 8)), "column status: a page of indices without a dictionary, or after plain values"),
     "pages outside the file": (
         lambda: crafted((10, {"tokens": page(NUMBERS, 10)}), chunk=chunk_of("tokens", fields={9: ("i64", 10**9)})),
-        "column tokens: pages from 1,000,000,000 to "),
+        "column tokens: footer: meta_data.data_page_offset: expected 163; found 1,000,000,000"),
     "pages in the footer": (
-        lambda: crafted((10, {}), chunk=chunk_of("content_hash", fields={7: ("i64", 400)})), ""),
+        lambda: crafted((10, {}), chunk=chunk_of("content_hash", fields={7: ("i64", 400)})), "column content_hash: footer: meta_data.total_compressed_size: expected 76; found 400"),
     "pages at a negative place": (
-        lambda: crafted((10, {"tokens": page(NUMBERS, 10)}), chunk=chunk_of("tokens", fields={9: ("i64", -8)})), "column tokens: pages from -8 to "),
+        lambda: crafted((10, {"tokens": page(NUMBERS, 10)}), chunk=chunk_of("tokens", fields={9: ("i64", -8)})), "column tokens: footer: meta_data.data_page_offset: expected 163; found -8"),
     "pages of a negative size": (
-        lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={7: ("i64", -8)})), "column tokens: pages from "),
+        lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={7: ("i64", -8)})), "column tokens: footer: meta_data.total_compressed_size: expected 41; found -8"),
     "two columns in one place": (
-        lambda: crafted((10, {name: page(NUMBERS, 10) for name in ("tokens", "cost_cents")}), chunk=_twice), "columns whose bytes overlap"),
+        lambda: crafted((10, {name: page(NUMBERS, 10) for name in ("tokens", "cost_cents")}), chunk=_twice), "column cost_cents: footer: meta_data.data_page_offset: expected 204; found 163"),
     "an unknown codec": (
         lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={4: ("i32", 99)})),
-        "column tokens: compression codec 99; expected zstd or none"),
+        "column tokens: footer: meta_data.codec: expected 6; found 99"),
     "sizes of pages that are not packed": (
-        lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={4: ("i32", 0)})), "column tokens: an uncompressed page of "),
-    "a row group with a column too few": (lambda: crafted((10, {}), footer=_without_a_column), "a row group of 7 columns; expected 8 as in the schema"),
+        lambda: crafted((10, {}), chunk=chunk_of("tokens", fields={4: ("i32", 0)})), "column tokens: footer: meta_data.codec: expected 6; found 0"),
+    "a row group with a column too few": (lambda: crafted((10, {}), footer=_without_a_column), "column content_hash: footer: file_offset: expected 0; found nothing"),
     "a column in another file": (
         lambda: crafted((10, {}), footer=_with_a_column_elsewhere),
-        "column step_index: encrypted or in another file; expected it here and not encrypted"),
+        "column step_index: footer: file_path: expected nothing; found 'elsewhere'"),
     "a row group of 80 MB of texts": (
         lambda: crafted((2, {"status": page(text(40 << 20), 1) * 2})),
-        "a row group that takes more than 67,108,864 bytes of memory; expected smaller ones"),
+        "column status: a row group that unpacks to more than 67,108,864 bytes"),
     "encrypted, says the footer": (
-        lambda: crafted((10, {}), footer=lambda footer: footer | {8: ("struct", {1: ("struct", {})})}), "an encrypted Parquet file"),
-    "nothing more than rows": (lambda: crafted((10**9, {})), " bytes that unpack to 8,000,000,000 or more; expected at most 268,435,456"),
+        lambda: crafted((10, {}), footer=lambda footer: footer | {8: ("struct", {1: ("struct", {})})}), "footer: encryption_algorithm: expected nothing; found a struct of 1 fields"),
+    "nothing more than rows": (lambda: crafted((10**9, {})), "row group 0: 1,000,000,000 rows; expected 1 to 131,072"),
 }  # fmt: skip
 
 
@@ -178,21 +174,21 @@ def test_promise_16_pages_and_footers_that_lie_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "fields",
+    ("fields", "message"),
     [
-        {3: ("list", ("binary", [b"token"]))},
-        {1: ("i32", 6)},
-        {1: ("i32", 99)},
-        {2: ("list", ("i32", [99]))},
-        {3: ("list", ("binary", []))},
+        ({3: ("list", ("binary", [b"token"]))}, "path_in_schema[0]: expected 'tokens'; found 'token'"),
+        ({1: ("i32", 6)}, "type: expected 2; found 6"),
+        ({1: ("i32", 99)}, "type: expected 2; found 99"),
+        ({2: ("list", ("i32", [99]))}, "encodings[0]: expected 3; found 99"),
+        ({3: ("list", ("binary", []))}, "path_in_schema[0]: expected 'tokens'; found nothing"),
+        ({6: ("i64", 2**40)}, "total_uncompressed_size: expected 104; found 1,099,511,627,776"),
+        ({6: ("i64", -1)}, "total_uncompressed_size: expected 104; found -1"),
+        ({10: ("i64", 4)}, "index_page_offset: expected nothing; found 4"),
+        ({14: ("i64", 4)}, "bloom_filter_offset: expected nothing; found 4"),
+        ({8: ("list", ("struct", []))}, "key_value_metadata: expected nothing; found a list of 0"),
+        ({18: ("bool", True)}, "field 18: expected nothing; found true"),
     ],
-)
-def test_promise_16_what_a_row_group_says_again_may_lie(fields: Fields) -> None:
-    """A reader goes by the schema and by a column's place; none of it is needed, and none of it ends the process."""
-    equal_or_refused(crafted((10, {}), chunk=chunk_of("tokens", fields=fields)), read(crafted((10, {}))))
-
-
-@pytest.mark.parametrize("stated", [0, 1, 2**40, -1])
-def test_promise_16_sizes_in_the_footer_that_no_reader_needs_may_lie(stated: int) -> None:
-    honest = read(crafted((10, {})))
-    assert read(crafted((10, {}), chunk=lambda name, fields: fields | {6: ("i64", stated)})).equals(honest)
+)  # fmt: skip
+def test_promise_16_what_a_row_group_says_again_may_not_lie(fields: Fields, message: str) -> None:
+    octets = crafted((10, {"tokens": page(NUMBERS, 10)}), chunk=chunk_of("tokens", fields=fields))
+    assert refused(octets) == f"row group 0, column tokens: footer: meta_data.{message}"

@@ -6,6 +6,7 @@ import datetime as dt
 from pathlib import Path
 from typing import Any
 
+import duckdb
 import pyarrow as pa
 import pytest
 
@@ -181,3 +182,29 @@ def test_real_incidents_are_not_odd(real: Path, tmp_path: Path) -> None:
         told += verify_bundle(write_bundle(bundle, tmp_path / str(number))).remarks
     assert len(incidents) == 3
     assert told == []
+
+
+@pytest.mark.parametrize("where", ["status=good.bundle", "status=good/x.bundle", "model=cheap.bundle"])
+def test_a_directory_that_names_a_column_is_remarked(tmp_path: Path, where: str) -> None:
+    path = tmp_path / where
+    path.parent.mkdir(exist_ok=True)
+    bundle = a_bundle(**READ)
+    verification = verify_bundle(write_bundle(bundle, path))
+    assert verification.ok
+    column, _, value = where.split("/")[0].partition("=")
+    (remark,) = verification.remarks
+    assert remark == (
+        f"the path has the directory {column}={value}: DuckDB and others read {column} from it, the same in every row, and "
+        "not from the file (in DuckDB, set hive_partitioning = false)"
+    )
+    file = path / "data/trace_steps.parquet"
+    with duckdb.connect() as connection:
+        assert connection.sql(f"select {column} from '{file}'").fetchall() == [(value,)] * 3
+        honest = connection.sql(f"select {column} from read_parquet('{file}', hive_partitioning = false)").fetchall()
+    assert [text for (text,) in honest] == bundle.steps.to_arrow()[column].to_pylist()
+
+
+def test_other_names_with_an_equals_sign_are_ordinary(tmp_path: Path) -> None:
+    path = tmp_path / "day=2026-10-05" / "1=1.bundle"
+    path.parent.mkdir()
+    assert verify_bundle(write_bundle(a_bundle(**READ), path)).remarks == ()

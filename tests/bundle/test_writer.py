@@ -118,13 +118,9 @@ def test_parquet_carries_units_checksums_and_zstd(written: Path) -> None:
             group = file.metadata.row_group(0)
             assert {group.column(i).compression for i in range(group.num_columns)} == {"ZSTD"}
     schema = pq.read_schema(written / "data" / "trace_steps.parquet")
-    units = {field.name: (field.metadata or {}).get(b"unit") for field in schema}
-    assert (units["duration_ms"], units["cost_cents"], units["tokens"], units["timestamp"]) == (
-        b"ms",
-        b"US cents",
-        b"tokens",
-        b"UTC",
-    )
+    described = json.loads(schema.metadata[b"exporttools.columns"])
+    units = [described[name]["unit"] for name in ("duration_ms", "cost_cents", "tokens", "timestamp")]
+    assert units == ["ms", "US cents", "tokens", "UTC"]
     assert [field.nullable for field in schema] == [False] * 7 + [True] * 2
 
 
