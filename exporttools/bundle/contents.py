@@ -1,7 +1,8 @@
 """Opens a bag's files, once and safely, from a directory or from a zip file. Knows no manifest and no records.
 
 Each entry is checked before it is opened, and opened without following a link or waiting for a pipe; a file or directory
-that is swapped for another in between is noticed. Only a bundle's own names are accepted, spelled exactly like that: that
+that is swapped for another in between is noticed. A large file with holes, which costs nothing to send and gigabytes to
+read, is refused. Only a bundle's own names are accepted, spelled exactly like that: that
 excludes ``..``, absolute paths, and names that differ from a bundle's own in case or Unicode form.
 """
 
@@ -26,6 +27,10 @@ from exporttools.text.inert import quoted
 
 MOST_ENTRIES = 1000
 """How many entries of a directory are checked; a bundle has eleven in all."""
+
+_LARGE_BYTES = 256 << 20
+
+_WITHOUT_HOLES = "a file whose bytes are all on the disk"
 
 # os.open adds O_CLOEXEC itself (PEP 446).
 _FLAGS = os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)
@@ -52,6 +57,15 @@ class FileSlice(io.RawIOBase):
         self._descriptor = descriptor
         self._start = start
         self._position = 0
+        self._held = b""
+        self._held_from = size
+
+    def hold_end(self, size: int) -> None:
+        """Read the last `size` bytes now, and from now on take them from memory, whatever becomes of the file."""
+        self.seek(max(0, self.size - size))
+        held_from, self._held = self._position, self.read()
+        self._held_from = held_from
+        self.seek(0)
 
     def readable(self) -> bool:
         """True."""
@@ -94,7 +108,12 @@ class FileSlice(io.RawIOBase):
         view = memoryview(buffer).cast("B")[: max(0, self.size - self._position)]
         filled = 0
         while filled < len(view):
-            count = _read_at(self._descriptor, view[filled:], self._start + self._position)
+            if (held := self._position - self._held_from) >= 0:
+                piece = self._held[held : held + len(view) - filled]
+                view[filled : filled + len(piece)] = piece
+                count = len(piece)
+            else:
+                count = _read_at(self._descriptor, view[filled : filled - held], self._start + self._position)
             if count == 0:
                 raise OSError(errno.EIO, "the file was truncated while being read")
             filled += count
@@ -162,6 +181,16 @@ def _open(path: str | Path, flags: int, directory: int | None, stack: ExitStack)
     return descriptor, os.fstat(descriptor)
 
 
+def _has_hole(descriptor: int, size: int) -> bool:
+    """Whether a large file has a hole: bytes that take no place on the disk. What is compressed has none."""
+    if size < _LARGE_BYTES or not hasattr(os, "SEEK_HOLE"):  # not on Windows
+        return False
+    try:
+        return os.lseek(descriptor, 0, os.SEEK_HOLE) < size
+    except OSError:  # the file system cannot tell
+        return False
+
+
 def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[str, int], stack: ExitStack) -> BagFiles:
     known = {**required, **optional}
     findings: list[Finding] = []
@@ -193,6 +222,8 @@ def _open_directory(bag: Path, required: Mapping[str, int], optional: Mapping[st
             elif after.st_size > known[relative]:
                 expected = f"at most {known[relative]:,} bytes"
                 findings.append(Finding("too-large", relative, expected, f"{after.st_size:,} bytes"))
+            elif _has_hole(descriptor, after.st_size):
+                findings.append(Finding("too-large", relative, _WITHOUT_HOLES, f"{after.st_size:,} bytes with holes"))
             else:
                 files[relative] = stack.enter_context(FileSlice(descriptor, 0, after.st_size))
     findings += [Finding("missing", name, "a file", "nothing") for name in sorted(required.keys() - seen)]
@@ -254,6 +285,9 @@ def _kind(mode: int) -> str:
 def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str, int], stack: ExitStack) -> BagFiles:
     descriptor, status = _open(path, 0, None, stack)  # the caller's own path may be a link
     archive = stack.enter_context(FileSlice(descriptor, 0, status.st_size))
+    if _has_hole(descriptor, status.st_size):
+        found = f"{status.st_size:,} bytes with holes"
+        return BagFiles({}, (Finding("too-large", path.name, _WITHOUT_HOLES, found),))
     # A file named .zip that does not begin like one is a damaged bundle, not another kind of file.
     if archive.read(4) != b"PK\x03\x04" and path.suffix != ".zip":
         raise BundleUnreadable(

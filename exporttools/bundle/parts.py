@@ -34,6 +34,9 @@ from exporttools.text.inert import one_line
 MOST_PART_BYTES = (4 << 30) - 1
 """The most bytes of one file of a bundle, so that a zip file without zip64 can hold it."""
 
+MOST_END_BYTES = MOST_FOOTER_BYTES + 8
+"""The most bytes of what a file ends with: its footer, the footer's length and the magic number."""
+
 ROW_GROUP_BYTES = 32 << 20
 """The most bytes of a row group, and so of one row: half of what may be read at one time."""
 

@@ -2,8 +2,11 @@
 
 Entries are checked before they are opened. bundle.json says by which format's rules the rest is read, so it is parsed first,
 strictly; the signatures are checked before their statement is parsed, every file is hashed before any Parquet is parsed,
-and Parquet is read in batches under a byte budget. Each file is opened once, so that what was
-hashed is what is read.
+and Parquet is read in batches under a byte budget.
+
+What was hashed is what is read, whoever writes to the files in between: each is opened once; small ones are read once, and of
+a Parquet file, so is its end with the footer. Its rows are held to the content digest in the description. Somebody who
+rewrites the pages of a large file at that moment can make reading fail, at worst by a crash of pyarrow, but not lie.
 """
 
 from __future__ import annotations
@@ -26,7 +29,7 @@ from exporttools.bundle.contents import BagFiles, FileSlice, open_bag
 from exporttools.bundle.demands import Demands, TrustedKeySources
 from exporttools.bundle.description import PART_FILES
 from exporttools.bundle.keys import TrustedKey
-from exporttools.bundle.parts import MOST_PART_BYTES, PartRefused, read_part
+from exporttools.bundle.parts import MOST_END_BYTES, MOST_PART_BYTES, PartRefused, read_part
 from exporttools.bundle.remarks import StepNumbers, hidden_columns, remarks
 from exporttools.bundle.verification import Verification
 from exporttools.errors import BundleUnreadable, ConfigError, ExportToolsError, VerificationFailed
@@ -222,6 +225,8 @@ def _read(
     try:
         with open_bag(bag, required=_REQUIRED, optional=_OPTIONAL) as opened:
             contents = {name: file.read() for name, file in opened.files.items() if _is_small(name)}
+            for name in opened.files.keys() - contents:
+                opened.files[name].hold_end(MOST_END_BYTES)
             if (nothing := _nothing_to_judge(opened, contents)) is not None:
                 return Verification(bag, nothing, threshold=demands.threshold), None
             signature, stated, more = _verify_files(opened.files, contents, list(demands.trusted_keys))

@@ -95,6 +95,19 @@ def test_a_closed_slice_does_not_read_what_has_its_number_now(bag: Path, tmp_pat
             os.close(descriptor)
 
 
+@pytest.mark.parametrize("size", [0, 1, 7, 20, 99])
+def test_a_slice_takes_its_end_from_memory_once_it_is_held(hundred: int, tmp_path: Path, size: int) -> None:
+    file_slice = FileSlice(hundred, 10, 20)
+    file_slice.hold_end(size)
+    (tmp_path / "hundred").write_bytes(bytes(100))
+    held = min(size, 20)
+    expected = bytes(20 - held) + bytes(range(30 - held, 30))
+    assert file_slice.read() == expected
+    for start in range(20):
+        file_slice.seek(start)
+        assert file_slice.read(4) == expected[start : start + 4]
+
+
 @pytest.mark.parametrize("left", [0, 15, 29])
 def test_a_file_that_shrinks_is_an_error_and_no_endless_loop(hundred: int, tmp_path: Path, left: int) -> None:
     file_slice = FileSlice(hundred, 10, 20)
@@ -237,6 +250,38 @@ def test_too_many_names_are_said(bag: Path, place: str, said: str, more: int) ->
         texts = [str(finding) for finding in found.findings if finding.code == "too-many"]
     assert texts == ([f"too-many: {said}: expected at most 1,000 entries; found more"] if more else [])
     assert MOST_ENTRIES - 2 <= codes.count("unexpected") <= MOST_ENTRIES
+
+
+@pytest.mark.skipif(not hasattr(os, "SEEK_HOLE"), reason="this system does not tell where holes are")
+@pytest.mark.parametrize("form", ["a directory", "an archive"])
+def test_promise_16_a_large_file_with_a_hole_is_refused_before_it_is_read(bag: Path, form: str) -> None:
+    """It takes nothing to send and nothing on a disk, and minutes to hash."""
+    path = bag / "data/b" if form == "a directory" else bag.with_name("bag.zip")
+    with path.open("wb") as file:
+        file.write(b"PK\3\4")
+        file.seek(3 << 30, os.SEEK_CUR)
+        file.write(b"end")
+    with path.open("rb") as file:
+        if os.lseek(file.fileno(), 0, os.SEEK_HOLE) == path.stat().st_size:
+            pytest.skip("this file system does not tell where holes are")
+    with open_bag(bag if form == "a directory" else path, required=NAMES | {"data/b": 4 << 30}, optional={}) as found:
+        (finding,) = found.findings
+        assert "data/b" not in found.files
+    name = "data/b" if form == "a directory" else "bag.zip"
+    expected = "expected a file whose bytes are all on the disk; found 3,221,225,479 bytes with holes"
+    assert str(finding) == f"too-large: {name}: {expected}"
+
+
+def test_a_large_file_without_holes_and_a_small_one_with_holes_are_opened(
+    bag: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with (bag / "data/b").open("wb") as file:
+        file.truncate(1 << 20)
+    with open_bag(bag, required=NAMES | {"data/b": 1 << 20}, optional={}) as found:
+        assert found.findings == ()
+    monkeypatch.setattr(contents, "_LARGE_BYTES", 10)
+    (bag / "data/b").write_bytes(b"all of it")
+    assert opened(bag)[1] == []
 
 
 def test_a_device_is_not_opened(bag: Path, tmp_path: Path) -> None:

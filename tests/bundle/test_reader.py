@@ -6,14 +6,27 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from exporttools import BundleUnreadable, ExportBundle, Finding, RunSnapshot, read_bundle, verify_bundle, write_bundle
+from exporttools import (
+    BundleUnreadable,
+    ExportBundle,
+    Finding,
+    RunSnapshot,
+    SnapshotTable,
+    TraceStepSnapshot,
+    VerificationFailed,
+    read_bundle,
+    verify_bundle,
+    write_bundle,
+)
+from exporttools.bundle import reader
 from exporttools.records.schema import RECORD_TYPES
-from tests.bundle.bags import FILES, PAYLOAD, found_in, rehash
+from tests.bundle.bags import FILES, PAYLOAD, a_bundle, found_in, rehash
 from tests.bundle.parquet_files import in_our_form
 
 # Files
@@ -265,3 +278,51 @@ def test_a_file_that_is_not_parquet_is_found(bag: Path, content: bytes) -> None:
         "the rows of a bundle's run",
     )
     assert finding.found
+
+
+# While it is read
+
+
+def _priced(tokens: list[int], unit: str) -> ExportBundle:
+    """A bundle whose steps have a column of their own, in a unit of its own."""
+    table = a_bundle().steps.to_arrow()
+    table = table.set_column(table.schema.get_field_index("tokens"), table.schema.field("tokens"), pa.array(tokens))
+    table = table.append_column(pa.field("price", pa.float64(), metadata={"unit": unit}), pa.array([1.0, 2.0, 3.0]))
+    return a_bundle(steps=SnapshotTable(TraceStepSnapshot, table))
+
+
+@pytest.mark.parametrize("archive", [False, True])
+@pytest.mark.parametrize("held_bytes", [reader.MOST_END_BYTES, 1900], ids=["a small file", "a large file"])
+@pytest.mark.parametrize(
+    "other", [_priced([1, 2, 3], "EU cents"), _priced([1, 2, 4], "US cents")], ids=["unit", "rows"]
+)
+def test_what_was_hashed_is_what_is_read_whoever_writes_to_a_file_in_between(
+    archive: bool, held_bytes: int, other: ExportBundle, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bundle = _priced([1, 2, 3], "US cents")
+    path = write_bundle(bundle, tmp_path / "b", archive=archive)
+    mine, theirs = (
+        (write_bundle(of, tmp_path / name) / "data/trace_steps.parquet").read_bytes()
+        for of, name in ((bundle, "mine"), (other, "theirs"))
+    )
+    assert len(mine) == len(theirs)
+    assert int.from_bytes(mine[-8:-4], "little") + 8 < 1900 < len(mine)
+    read_rows = reader._read_rows
+
+    def rewritten_first(*args: Any, **options: Any) -> Any:
+        file = path if archive else path / "data/trace_steps.parquet"
+        file.write_bytes(file.read_bytes().replace(mine, theirs))
+        return read_rows(*args, **options)
+
+    monkeypatch.setattr(reader, "MOST_END_BYTES", held_bytes)
+    monkeypatch.setattr(reader, "_read_rows", rewritten_first)
+    try:
+        found = read_bundle(path)
+    except VerificationFailed as error:
+        assert other.content_digest != bundle.content_digest
+        assert {finding.code for finding in error.findings} <= {"schema", "content"}  # noqa: PT017
+        assert held_bytes < len(mine)
+    else:
+        assert found == bundle
+        assert found.steps.schema.field("price").metadata[b"unit"] == b"US cents"
+        assert (path if archive else path / "data/trace_steps.parquet").read_bytes().count(theirs) == 1
