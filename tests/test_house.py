@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import ast
+import re
 import shutil
 import subprocess
 import sys
 import tomllib
 from collections import Counter
 from collections.abc import Iterator
+from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
@@ -147,6 +149,39 @@ def test_a_private_attribute_is_seen(source: str, found: list[str]) -> None:
 def test_no_private_attribute_is_read_across_modules() -> None:
     private = {path.name: found for path in MODULES if (found := private_attributes(path.read_text()))}
     assert private == {}
+
+
+def test_whatever_tests_import_is_declared() -> None:
+    """Else they pass only on the machine of whoever wrote them."""
+    declared = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    wanted = [
+        *declared["dependencies"],
+        *(name for extra in declared["optional-dependencies"].values() for name in extra),
+    ]
+    pinned = [line for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line]
+    stated, held = ({_distribution(line) for line in lines} for lines in (wanted, pinned))
+    assert stated - held == {"exporttools"}
+    distributions = packages_distributions()
+    imported = {name.partition(".")[0] for path in sorted((ROOT / "tests").rglob("*.py")) for name in _imports(path)}
+    assert {
+        module
+        for module in imported
+        if module in distributions and held.isdisjoint(map(_distribution, distributions[module]))
+    } <= {"exporttools"}
+
+
+def _distribution(requirement: str) -> str:
+    name = re.match(r"[\w.-]+", requirement)
+    assert name
+    return re.sub(r"[-_.]+", "-", name[0]).lower()
+
+
+def _imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
+            yield node.module
 
 
 def test_tests_stand_in_the_rooms_that_they_are_of() -> None:
