@@ -13,7 +13,7 @@ attestation: that is how a changed byte of it is found without any key.
 
 **Format 1** has one signature, with its public key beside its ``keyid``. So the ``keyid`` (the key's SHA-256) is checked
 against the ``publicKey``, and ``sig`` against that key and the payload, and a changed byte is found even if nobody trusts the
-key. If cryptography is not installed, nobody can tell whether ``sig`` is intact, and the result says so.
+key. If cryptography is not installed, nobody can tell whether ``sig`` is intact, and it counts for nothing.
 
 The statement's subjects stand one to a line, so that ``sed`` can turn them into input for ``sha256sum -c``. No other line
 begins with ``{"name"``: in the indented predicate an object's opening brace ends its line.
@@ -63,9 +63,6 @@ class SignatureCheck:
         The caller's keys whose signature verified, each once. Only these say who signed.
     lapsed : tuple of TrustedKey
         The caller's keys whose signature verified, but which were not valid when the bundle was written. They do not count.
-    checked : bool
-        Whether every signature was checked with its key. False if cryptography is not installed, or if a signature is by a
-        key that is not at hand.
     findings : tuple of Finding
         What is wrong with the envelope. A signature by a key that is not trusted is not wrong.
     """
@@ -74,7 +71,6 @@ class SignatureCheck:
     key_ids: tuple[str, ...] = ()
     trusted: tuple[TrustedKey, ...] = ()
     lapsed: tuple[TrustedKey, ...] = ()
-    checked: bool = False
     findings: tuple[Finding, ...] = ()
 
 
@@ -179,7 +175,6 @@ def check_signature(
     keys = {key.key_id: key for key in trusted}
     verified: list[TrustedKey] = []
     findings: list[Finding] = []
-    checked = True
     for signature in signatures:
         named, key = signature.named_key, keys.get(signature.key_id)
         if named is not None:
@@ -188,12 +183,10 @@ def check_signature(
                 findings.append(Finding("signature", FILE_NAME, expected, "another keyid"))
             key = keys.get(named.key_id, named)
         if key is None:
-            checked = False
             continue
         try:
             intact = key.verifies(signature.octets, message)
         except MissingExtra:
-            checked = False
             continue
         if not intact:
             # Of keys, only the caller's own are named.
@@ -207,7 +200,6 @@ def check_signature(
         tuple(signature.key_id for signature in signatures),
         tuple(key for key in verified if key not in lapsed),
         lapsed,
-        checked,
         tuple(findings),
     )
 

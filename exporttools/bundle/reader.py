@@ -297,7 +297,7 @@ def _verify_files(
     format_version = stated["format_version"] if stated is not None else 2 if GUIDE in files else 1
     signature = None
     if attestation.FILE_NAME in contents:
-        written_at = None if stated is None else dt.datetime.fromisoformat(stated["written_at"])
+        written_at = None if stated is None else parse_utc(stated["written_at"])
         signature = attestation.check_signature(
             contents[attestation.FILE_NAME], trusted, format_version=format_version, written_at=written_at
         )

@@ -63,6 +63,11 @@ def test_a_bundle_has_it_and_the_format_names_its_digest(written: Path) -> None:
         assert digest in (ROOT / page).read_text(encoding="utf-8")
 
 
+def test_git_gives_it_no_other_line_breaks() -> None:
+    """On Windows too, where it would otherwise make no bundle verify that was written elsewhere."""
+    assert "exporttools/bundle/HOW-TO-VERIFY.txt -text" in (ROOT / ".gitattributes").read_text().splitlines()
+
+
 def test_the_documentation_has_the_same_commands() -> None:
     page = (ROOT / "docs/verify-without-exporttools.md").read_text(encoding="utf-8")
     assert [block.strip() for block in re.findall(r"^```sh\n(.*?)^```", page, re.MULTILINE | re.DOTALL)] == BLOCKS
