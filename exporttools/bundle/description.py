@@ -68,9 +68,9 @@ def describe(bundle: ExportBundle, totals: Mapping[str, RowTotals], *, signed_by
     -------
     dict
         Ids (None if no part has one), row counts, totals over the steps (tokens, US cents, milliseconds, each counted
-        once; None for a sum beyond the range of a float, which JSON cannot express), what they leave out, the first and last step's start, missing parts, the
-        number of the run's traces, redacted columns, content digests, where and when it was read, when and by which
-        versions of the tools it was written, and who signs it.
+        once; None for a sum beyond the range of a float, which JSON cannot express), what they leave out, the first and
+        last step's start, missing parts, the number of the run's traces, redacted columns, content digests, where and
+        when it was read, when and by which versions of the tools it was written, and who signs it.
     """
     steps = totals["steps"]
     sums = {"steps": steps.rows, "errors": steps.failed, **steps.own_sums}

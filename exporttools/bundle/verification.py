@@ -243,7 +243,7 @@ class Verification:
 
 
 def _huge(amount: float | None, unit: str) -> str | None:
-    """Words for a sum that is no sensible amount, rather than hundreds of digits; None for one that is."""
+    """Words for a sum that is too large to be sensible, rather than hundreds of digits; None for any other."""
     if amount is None:
         return f"more {unit} than a float can hold"
     return f"{amount:.6g} {unit}" if amount >= _HUGE else None

@@ -86,7 +86,7 @@ def bundle(
 
 @app.command()
 def verify(
-    paths: Annotated[list[str], typer.Argument(metavar="PATH...", help="Bundles: directories or zip files.")],
+    paths: Annotated[list[str], typer.Argument(metavar="PATH", help="Bundles: directories or zip files.")],
     trusted_key: Annotated[
         list[str] | None,
         typer.Option(
@@ -203,7 +203,8 @@ def keygen(
         bool,
         typer.Option(
             "--passphrase",
-            help=f"Encrypt the private key with a passphrase, read from {PASSPHRASE} (which alone suffices) or asked for.",
+            help=f"Encrypt the private key with a passphrase, which is asked for, or read from {PASSPHRASE}. If that is set, the "
+            "key is always encrypted.",
         ),
     ] = False,
 ) -> None:

@@ -182,7 +182,7 @@ def arrow_type(column: str, other: pa.DataType) -> Attack:
 
 
 def pandas_index(column: str) -> Attack:
-    """pandas metadata that makes a column an index, so that it is no column."""
+    """pandas metadata that makes a column an index, so that it is not a column."""
 
     def attack(tree: PartTree) -> None:
         names = [get(element, 4).decode() for element in get(tree.footer, 2).values[1:]]
@@ -303,7 +303,7 @@ READ_BEFORE: Mapping[str, tuple[Attack, set[str]]] = {
     "columns that go by each other's paths": (paths_swapped("cost_cents", "duration_ms"), {"fastparquet"}),
     "metadata that makes a column an index": (pandas_index("step_index"), {"fastparquet"}),
     "an Arrow schema in which tokens are times": (arrow_type("tokens", pa.timestamp("us")), {"Polars", "Polars' scan"}),
-    "an Arrow schema in which a status is no text": (arrow_type("status", pa.binary()), {"Polars", "Polars' scan"}),
+    "an Arrow schema in which a status is not text": (arrow_type("status", pa.binary()), {"Polars", "Polars' scan"}),
     "US dollars as a unit": (unit("cost_cents", "US dollars"), set()),
     "120 kB before the footer": (gap(bytes(120_000)), set()),
     "an order of rows that is not theirs": (sorted_by(3), set()),

@@ -27,7 +27,7 @@ def resigned(bag: Path, octets: bytes, key: Ed25519PrivateKey, part: str = "data
     _update_manifest(bag, "manifest-sha256.txt")
     _update_manifest(bag, "tagmanifest-sha256.txt")
     _sign_again(bag, bag / "attestation.dsse.json", key)
-    _update_manifest(bag, "tagmanifest-sha256.txt")  # in format 2 it lists the attestation, and is no subject of it
+    _update_manifest(bag, "tagmanifest-sha256.txt")  # in format 2 it lists the attestation, and is not a subject of it
     return bag
 
 

@@ -207,11 +207,11 @@ MUTATIONS: dict[str, tuple[Callable[[dict[str, Any], dict[str, Any]], object], s
         lambda envelope, signature: envelope.update(signatures=[signature] * 17), "17 signatures instead of 1 to 16",
         False, ValueError,
     ),
-    "signatures that are no list": (
+    "signatures that are not a list": (
         lambda envelope, signature: envelope.update(signatures=signature),
         "signatures that are not a list instead of 1 to 16", False, TypeError,
     ),
-    "a signature that is no object": (
+    "a signature that is not an object": (
         lambda envelope, signature: envelope.update(signatures=[signature["sig"]]), "a signature that is not an object", False,
         TypeError,
     ),
@@ -352,7 +352,7 @@ def test_promise_06_securesystemslib_fails_on_a_mutation(mutation: str) -> None:
         (b"[" * 100_000, "JSON of more than 16 levels"),
     ],
 )
-def test_promise_06_what_is_no_envelope_is_found(data: bytes, found: str) -> None:
+def test_promise_06_what_is_not_an_envelope_is_found(data: bytes, found: str) -> None:
     finding = Finding("malformed", FILE_NAME, LAYOUT, found)
     assert check_signature(data, TRUSTED) == SignatureCheck(None, findings=(finding,))
 

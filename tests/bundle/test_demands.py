@@ -405,15 +405,15 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     ),
     "a threshold of none": ({"threshold": 0}, "threshold is 0; expected a number of keys, at least 1"),
     "a threshold below none": ({"threshold": -1}, "threshold is -1; expected a number of keys, at least 1"),
-    "a threshold that is no number": ({"threshold": "2"}, "threshold is '2'; expected a number of keys, at least 1"),
+    "a threshold that is not a number": ({"threshold": "2"}, "threshold is '2'; expected a number of keys, at least 1"),
     "a threshold that is true": ({"threshold": True}, "threshold is True; expected a number of keys, at least 1"),
-    "require_trusted that is no truth": ({"require_trusted": None}, "require_trusted is None; expected True or False"),
+    "require_trusted that is not a bool": ({"require_trusted": None}, "require_trusted is None; expected True or False"),
     "no incident": (
         {"incident_id": " "},
         "incident_id is empty, perhaps from a variable that is not set; name the one that you expect, or leave it out",
     ),
     "no run": ({"run_id": ""}, "run_id is empty, perhaps from a variable that is not set; "),
-    "an incident that is no text": ({"incident_id": 4711}, "incident_id is of type int; expected an id as text, or None"),
+    "an incident that is not text": ({"incident_id": 4711}, "incident_id is of type int; expected an id as text, or None"),
 }  # fmt: skip
 
 

@@ -158,7 +158,7 @@ def test_a_wrong_statement_is_found(
         ('{"a": ' + "9" * 5000 + "}", "Exceeds the limit"),
     ],
 )
-def test_promise_17_a_description_that_is_none_is_found(bag: Path, text: str, found: str) -> None:
+def test_promise_17_what_is_not_a_description_is_found(bag: Path, text: str, found: str) -> None:
     (bag / "data/bundle.json").write_text(text, encoding="utf-8")
     rehash(bag)
     (finding,) = found_in(bag)

@@ -255,7 +255,7 @@ SIGNING_ERRORS: dict[str, tuple[Any, str | bytes | None, str]] = {
     ),
     "empty passphrase": (private_pem(ED25519), "", "a passphrase has 1 to 1,023 bytes; found 0"),
     "long passphrase": (private_pem(ED25519, b"x"), "ü" * 512, "a passphrase has 1 to 1,023 bytes; found 1,024"),
-    "passphrase that is no text": (
+    "passphrase that is not text": (
         private_pem(ED25519, b"x"), "\udcff", "the passphrase cannot be encoded as UTF-8; give it as bytes",
     ),
     "text": (

@@ -54,7 +54,7 @@ def test_what_is_made_by_hand_is_parquet() -> None:
         (framed(b"\0"), "column 0 is missing; expected 'step_index'"),
     ],
 )  # fmt: skip
-def test_promise_16_what_is_no_parquet_is_refused(octets: bytes, message: str) -> None:
+def test_promise_16_what_is_not_parquet_is_refused(octets: bytes, message: str) -> None:
     assert refused(octets).startswith(message)
 
 

@@ -263,7 +263,7 @@ def test_promise_16_other_types_are_refused(name: str) -> None:
 
 
 class InMemoryKms(pe.KmsClient):
-    """Keys that are no secret."""
+    """Keys that are not secret."""
 
     def __init__(self, configuration: pe.KmsConnectionConfig) -> None:
         super().__init__()

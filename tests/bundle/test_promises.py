@@ -80,7 +80,7 @@ def found_in(bag: Path, key: SigningKey) -> list[tuple[str, str]]:
 # Row 5: what each verdict says
 
 
-def test_promise_05_the_five_verdicts(
+def test_promise_05_the_verdicts(
     form: dict[str, Any], key: SigningKey, stranger: SigningKey, tmp_path: Path
 ) -> None:
     bundle = a_bundle()

@@ -134,7 +134,7 @@ TREE: dict[str, tuple[Callable[[Path], object], list[tuple[str, str, str]]]] = {
     ),
     "unlisted file at the top": (lambda bag: (bag / "notes.txt").write_text("x"), [("unexpected", "notes.txt", "a file")]),
     "pipe added": (lambda bag: os.mkfifo(bag / "more"), [("unexpected", "more", "a pipe")]),
-    "name that is no text": (lambda bag: (bag / os.fsdecode(b"a\xff\n")).touch(), [("unexpected", os.fsdecode(b"a\xff\n"), "a file")]),
+    "name that is not text": (lambda bag: (bag / os.fsdecode(b"a\xff\n")).touch(), [("unexpected", os.fsdecode(b"a\xff\n"), "a file")]),
     "file renamed": (
         lambda bag: (bag / RUN_FILE).rename(bag / "data/ran.parquet"),
         [("unexpected", "data/ran.parquet", "a file"), ("missing", RUN_FILE, "nothing")],

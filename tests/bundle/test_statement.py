@@ -38,7 +38,7 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
     "a file that is not named": (
         lambda told: told["subject"].pop(0), [("malformed", FILE_NAME, "a subject for bagit.txt", "no such subject")],
     ),
-    "a name that is no file": (
+    "a name that is not a file": (
         lambda told: told["subject"].append({"name": "data/\x1b[31mmore", "digest": {"sha256": A}}),
         [("unexpected", FILE_NAME, "only the bundle's own files", "data/more")],
     ),
@@ -68,14 +68,14 @@ STATEMENTS: dict[str, tuple[Callable[[dict[str, Any]], object], list[tuple[str, 
         [("malformed", FILE_NAME, "a name and a SHA-256 as subject 4",
           json.dumps({"name": "bagit.txt", "digest": {"sha256": "A" * 64}}))],
     ),
-    "a subject that is no object": (
+    "a subject that is not an object": (
         lambda told: told["subject"].append([1]), [("malformed", FILE_NAME, "a name and a SHA-256 as subject 4", "[1]")],
     ),
     "no subjects": (
         lambda told: told.pop("subject"),
         [("malformed", FILE_NAME, f"a subject for {name}", "no such subject") for name in sorted(DIGESTS)],
     ),
-    "subjects that are no list": (
+    "subjects that are not a list": (
         lambda told: told.update(subject={"name": "bagit.txt"}),
         [("malformed", FILE_NAME, f"a subject for {name}", "no such subject") for name in sorted(DIGESTS)],
     ),

@@ -230,6 +230,6 @@ def test_a_notebook_shows_the_first_hundred_findings() -> None:
     assert len(found.to_dict()["findings"]) == 103
 
 
-def test_a_verification_of_nothing_is_no_verdict() -> None:
+def test_a_verification_of_nothing_is_not_a_verdict() -> None:
     found = Verification(Path("b"))
     assert (found.ok, found.authentic, found.verdict) == (False, False, "failed")
