@@ -164,7 +164,7 @@ def verify_bundle(
         The path is not a bundle, or the file system refused.
     ConfigError
         A trusted key is not a valid key, there are no keys in what is given as such, or fewer than `threshold`;
-        `require_trusted` or `threshold` is given without keys; an id is empty.
+        `require_trusted` or `threshold` is given without keys; an id is empty; `max_bytes` is not a number above 0.
     MissingExtra
         There are trusted keys, and the extra ``sign`` is not installed.
 
@@ -220,6 +220,8 @@ def _read(
     """Verify; with `keep`, also return the rows."""
     if not os.fspath(path):  # which Path takes for the working directory
         raise BundleUnreadable("the path is empty, perhaps from a variable that is not set; expected that of a bundle")
+    if max_bytes is not None and (not isinstance(max_bytes, int) or isinstance(max_bytes, bool) or max_bytes < 1):
+        raise ConfigError(f"max_bytes is {one_line(repr(max_bytes))}; expected a number of bytes, at least 1, or None")
     bag = Path(path)
     rows = None
     try:

@@ -14,6 +14,7 @@ import pyarrow as pa
 import pytest
 
 from exporttools import (
+    ConfigError,
     ExportBundle,
     RunSnapshot,
     SnapshotTable,
@@ -107,6 +108,14 @@ def test_the_limit_can_be_set(tmp_path: Path) -> None:
     assert finding.found.endswith("expected at most 1,000,000 (max_bytes sets another limit)")
     with pytest.raises(VerificationFailed, match="max_bytes sets another limit"):
         read_bundle(bag, max_bytes=1_000_000)
+
+
+@pytest.mark.parametrize("limit", ["1", 1.5, True, 0, -1])
+def test_a_limit_that_is_not_a_number_of_bytes_is_refused(limit: Any, written: Path) -> None:
+    for read in (verify_bundle, read_bundle):
+        with pytest.raises(ConfigError) as caught:
+            read(written, max_bytes=limit)
+        assert str(caught.value) == f"max_bytes is {limit!r}; expected a number of bytes, at least 1, or None"
 
 
 def test_many_columns_are_written_and_read(tmp_path: Path) -> None:

@@ -80,9 +80,7 @@ def found_in(bag: Path, key: SigningKey) -> list[tuple[str, str]]:
 # Row 5: what each verdict says
 
 
-def test_promise_05_the_verdicts(
-    form: dict[str, Any], key: SigningKey, stranger: SigningKey, tmp_path: Path
-) -> None:
+def test_promise_05_the_verdicts(form: dict[str, Any], key: SigningKey, stranger: SigningKey, tmp_path: Path) -> None:
     bundle = a_bundle()
     signed = write_bundle(bundle, tmp_path / "signed.zip", signing_key=key, **form)
     unsigned = write_bundle(bundle, tmp_path / "unsigned.zip", **form)
