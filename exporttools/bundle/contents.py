@@ -285,14 +285,14 @@ def _kind(mode: int) -> str:
 def _open_archive(path: Path, required: Mapping[str, int], optional: Mapping[str, int], stack: ExitStack) -> BagFiles:
     descriptor, status = _open(path, 0, None, stack)  # the caller's own path may be a link
     archive = stack.enter_context(FileSlice(descriptor, 0, status.st_size))
-    if _has_hole(descriptor, status.st_size):
-        found = f"{status.st_size:,} bytes with holes"
-        return BagFiles({}, (Finding("too-large", path.name, _WITHOUT_HOLES, found),))
     # A file named .zip that does not begin like one is a damaged bundle, not another kind of file.
     if archive.read(4) != b"PK\x03\x04" and path.suffix != ".zip":
         raise BundleUnreadable(
             f"{quoted(os.fspath(path))}: expected a bundle, which is a directory or a zip file; found another file"
         )
+    if _has_hole(descriptor, status.st_size):
+        found = f"{status.st_size:,} bytes with holes"
+        return BagFiles({}, (Finding("too-large", path.name, _WITHOUT_HOLES, found),))
     known = {**required, **optional}
     base, members, findings = read_archive(archive, path.name)
     files: dict[str, FileSlice] = {}

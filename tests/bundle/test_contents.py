@@ -272,6 +272,13 @@ def test_promise_16_a_large_file_with_a_hole_is_refused_before_it_is_read(bag: P
     assert str(finding) == f"too-large: {name}: {expected}"
 
 
+def test_a_large_file_with_a_hole_that_is_not_a_zip_file_is_another_file(tmp_path: Path) -> None:
+    with (tmp_path / "disk").open("wb") as file:
+        file.truncate(1 << 30)
+    with pytest.raises(BundleUnreadable, match="found another file"):
+        opened(tmp_path / "disk")
+
+
 def test_a_large_file_without_holes_and_a_small_one_with_holes_are_opened(
     bag: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
