@@ -117,9 +117,9 @@ def test_the_statements_layout() -> None:
 
 def test_what_is_written_verifies() -> None:
     payload, key = base64.b64decode(json.loads(SIGNED)["payload"]), KEY.public_key
-    assert check_signature(SIGNED, TRUSTED) == SignatureCheck(payload, (KEY.key_id,), (key,), checked=True)
+    assert check_signature(SIGNED, TRUSTED) == SignatureCheck(payload, (KEY.key_id,), (key,))
     for keys in ([], [STRANGER.public_key]):
-        assert check_signature(SIGNED, keys) == SignatureCheck(payload, (KEY.key_id,), checked=False)
+        assert check_signature(SIGNED, keys) == SignatureCheck(payload, (KEY.key_id,))
     assert check_statement(payload, DIGESTS, DESCRIPTION) == []
     assert check_statement(payload, DIGESTS, None) == []
     assert list(check_signers(check_signature(SIGNED, []), [KEY.key_id])) == []
@@ -386,7 +386,7 @@ def test_promise_06_two_signatures() -> None:
         (TRUSTED * 2, keys),
     ):  # fmt: skip
         check = check_signature(TWICE, trusted)
-        assert check == SignatureCheck(payload, ids, accepted, checked=len(accepted) == 2)
+        assert check == SignatureCheck(payload, ids, accepted)
     assert sslib_accepts(TWICE, KEY, SECOND, threshold=2)
     # One that does not verify is found although the other does.
     envelope = json.loads(TWICE)
@@ -479,7 +479,7 @@ def changed_1(change: Callable[[dict[str, Any], dict[str, Any]], object]) -> byt
 def test_promise_19_format_1_names_its_key_and_is_checked_with_it() -> None:
     payload = base64.b64decode(json.loads(FORMAT_1)["payload"])
     for trusted in ((GOLDEN_KEY,), ()):
-        expected = SignatureCheck(payload, (GOLDEN_KEY.key_id,), trusted, checked=True)
+        expected = SignatureCheck(payload, (GOLDEN_KEY.key_id,), trusted)
         assert check_signature(FORMAT_1, trusted, format_version=1) == expected
 
 
