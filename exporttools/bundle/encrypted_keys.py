@@ -12,8 +12,6 @@ import hashlib
 import os
 import textwrap
 
-from exporttools.errors import MissingExtra
-
 PBKDF2_ROUNDS = 600_000
 """What OWASP's Password Storage Cheat Sheet advises for PBKDF2-HMAC-SHA256."""
 
@@ -29,19 +27,11 @@ _NULL = bytes.fromhex("0500")
 
 
 def encrypted_pem(private_key: bytes, passphrase: bytes) -> bytes:
-    """Return a private key, given as PKCS#8 in DER, as a PEM file under a passphrase.
+    """Return a private key, given as PKCS#8 in DER, as a PEM file under a passphrase. Whoever has one has cryptography."""
+    from cryptography.hazmat.primitives.ciphers import Cipher
+    from cryptography.hazmat.primitives.ciphers.algorithms import AES
+    from cryptography.hazmat.primitives.ciphers.modes import CBC
 
-    Raises
-    ------
-    MissingExtra
-        cryptography is not installed.
-    """
-    try:
-        from cryptography.hazmat.primitives.ciphers import Cipher
-        from cryptography.hazmat.primitives.ciphers.algorithms import AES
-        from cryptography.hazmat.primitives.ciphers.modes import CBC
-    except ImportError as error:
-        raise MissingExtra("sign", "making a key") from error
     salt, start = os.urandom(16), os.urandom(_BLOCK_BYTES)
     secret = hashlib.pbkdf2_hmac("sha256", passphrase, salt, PBKDF2_ROUNDS, _KEY_BYTES)
     padding = _BLOCK_BYTES - len(private_key) % _BLOCK_BYTES  # RFC 8018 §6.1.1

@@ -17,7 +17,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from exporttools.bundle import Verification, read_bundle, verify_bundle
+from exporttools.bundle import Verification
+from exporttools.bundle.demands import Demands
+from exporttools.bundle.reader import read_demanded
 from exporttools.errors import ConfigError, ExportToolsError, ReportError
 from exporttools.files.durable import replaced_file
 from exporttools.records.export_bundle import ExportBundle
@@ -221,8 +223,7 @@ def _investigated(incident_id: str, database_url: str, tenant_id: str | None, *,
             executed = run_notebook(NOTEBOOK, Path(scratch, "executed.ipynb"), parameters, progress=progress)
         except ReportError as error:
             raise ReportError(f"no report: {error}") from error
-        verification = verify_bundle(bundle_path, incident_id=incident_id)
-        bundle = read_bundle(bundle_path, incident_id=incident_id)
+        bundle, verification = read_demanded(bundle_path, Demands.of(None, incident_id=incident_id))
         body = _body(executed)
     html = _rendered(
         "incident.html",
